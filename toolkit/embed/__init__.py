@@ -1,0 +1,1 @@
+"""From finished strings to full-dimension vectors: engines, their configs and the vector cache."""

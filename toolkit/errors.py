@@ -1,0 +1,79 @@
+"""Every error and warning the package raises on purpose.
+
+    ToolkitError                 anything below; the command line prints it and exits with 2
+    ├── PlanError                a plan, spec or argument that cannot work
+    │   └── DimensionError       a dimension outside the model's range
+    ├── DataError                an evaluation set that cannot be read or contradicts itself
+    ├── ModelError               a model that cannot be loaded or would give wrong vectors
+    ├── ServerError              a remote server that is unreachable or misbehaves
+    ├── VectorError              numbers that are no embedding: NaN, infinite, wrong shape
+    ├── ResultsError             a results folder that cannot be written, read or resumed
+    └── MissingPackageError      an optional package is not installed; the message says which extra has it
+
+    ToolkitWarning               something works, but not as one may think
+    ├── DimensionWarning         a dimension the model was not trained for
+    ├── InstructionWarning       an instruction for a model without an instruction template
+    └── CacheWarning             a damaged cache shard was dropped and will be recomputed
+
+A message is one line that gives the value, what is allowed and the fix.
+"""
+
+from __future__ import annotations
+
+
+class ToolkitError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class PlanError(ToolkitError, ValueError):
+    """A plan, spec or argument that cannot work."""
+
+
+class DimensionError(PlanError):
+    """A dimension outside the model's range."""
+
+
+class DataError(ToolkitError, ValueError):
+    """An evaluation set that cannot be read or contradicts itself."""
+
+
+class ModelError(ToolkitError):
+    """A model that cannot be loaded, or that would give wrong vectors."""
+
+
+class ServerError(ToolkitError):
+    """A remote embedding server that is unreachable or misbehaves."""
+
+
+class VectorError(ToolkitError, ValueError):
+    """Numbers that are no embedding: NaN, infinite or of the wrong shape."""
+
+
+class ResultsError(ToolkitError):
+    """A results folder that cannot be written, read or resumed."""
+
+
+class MissingPackageError(ToolkitError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, *, needed_for: str, extra: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is not installed; "
+            f"install it with: pip install 'embedding-toolkit[{extra}]'"
+        )
+
+
+class ToolkitWarning(UserWarning):
+    """Something works, but not as one may think."""
+
+
+class DimensionWarning(ToolkitWarning):
+    """A dimension that the model was not trained for."""
+
+
+class InstructionWarning(ToolkitWarning):
+    """An instruction for a model that has no instruction template."""
+
+
+class CacheWarning(ToolkitWarning):
+    """A damaged cache shard was dropped and will be recomputed."""

@@ -1,0 +1,1 @@
+"""From a plan to a results folder: validation, the resumable sweep, derived measurements."""

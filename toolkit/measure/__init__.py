@@ -1,0 +1,1 @@
+"""From neighbours and clocks to figures: quality, paired statistics, timing, storage."""

@@ -1,0 +1,1 @@
+"""From measurements to what people look at: charts, the HTML report, notebook views."""
