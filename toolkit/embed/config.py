@@ -1,0 +1,89 @@
+"""Typed settings of each engine, and the short specs that stand for them. Loads no model."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from toolkit.errors import PlanError
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StaticConfig(_Config):
+    """The embedded default: WordLlama's static 256-d vectors, bundled in its wheel."""
+
+    kind: Literal["static"] = "static"
+
+
+class LocalConfig(_Config):
+    """A transformers or sentence-transformers model on this machine.
+
+    model : hub id or folder.
+    revision : branch, tag or commit on the hub; ignored for a folder.
+    device : ``auto`` takes CUDA where there is one.
+    dtype : ``auto`` is bfloat16 on CUDA and float32 on CPU; ``fp8`` needs the packed engine on Hopper or later.
+    max_tokens : longer texts are cut; ``None`` is the model's own limit.
+    batch_tokens : tokens in one forward pass; ``None`` chooses from free memory.
+    engine : ``auto`` takes the packed engine for the decoders it knows, sentence-transformers otherwise.
+    """
+
+    kind: Literal["local"] = "local"
+    model: str
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "fp8"] = "auto"
+    max_tokens: Annotated[int, Field(ge=2)] | None = None
+    batch_tokens: Annotated[int, Field(ge=16)] | None = None
+    engine: Literal["auto", "packed", "sentence-transformers"] = "auto"
+    compile: bool | None = None
+    trust_remote_code: bool = False
+
+
+class RemoteConfig(_Config):
+    """An OpenAI-compatible ``/v1/embeddings`` server.
+
+    base_url : up to and including ``/v1``.
+    model : name the server knows it by.
+    full_dim : length the server must return; ``None`` asks the server once.
+    batch_size : texts in one request.
+    concurrency : requests under way at once.
+    retries : tries after the first for time-outs, 429 and 5xx, with exponential backoff.
+    timeout_s : of one request.
+    api_key_env : environment variable that holds the key; unset means none is needed.
+    """
+
+    kind: Literal["remote"] = "remote"
+    base_url: str
+    model: str
+    full_dim: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    concurrency: Annotated[int, Field(ge=1)] = 4
+    retries: Annotated[int, Field(ge=0)] = 4
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    api_key_env: str = "OPENAI_API_KEY"
+
+
+EmbedderConfig = Annotated[StaticConfig | LocalConfig | RemoteConfig, Field(discriminator="kind")]
+
+SPEC_FORMS = "static, local:<hub id or folder>, http://host:port/v1#<model>"
+
+
+def parse_spec(spec: str) -> StaticConfig | LocalConfig | RemoteConfig:
+    """Turn a short spec into a config; raises PlanError naming the forms there are."""
+    if spec == "static":
+        return StaticConfig()
+    if spec.startswith("local:") and spec != "local:":
+        return LocalConfig(model=spec.removeprefix("local:"))
+    if re.match(r"https?://", spec):
+        base_url, mark, model = spec.partition("#")
+        if not mark or not model:
+            raise PlanError(
+                f"embedder {spec!r} names no model; write {base_url.rstrip('/')}#<model name on the server>"
+            )
+        return RemoteConfig(base_url=base_url, model=model)
+    raise PlanError(f"unknown embedder {spec!r}; choose one of: {SPEC_FORMS}")
