@@ -1,0 +1,194 @@
+"""Full-dimension vectors on disk, by embedding space and rendered text.
+
+    <folder>/<space fingerprint>/space.json              what the fingerprint stands for
+    <folder>/<space fingerprint>/<random>.safetensors    a shard: 16-byte text keys and their rows
+
+Shards are written once, under a temporary name that is then renamed, and never changed: a killed run
+keeps every shard it finished, and processes that share a folder only ever add to it. Each shard
+carries checksums; a damaged one is reported (CacheWarning), removed and its texts are encoded again.
+Knows nothing of models, roles or dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.errors import CacheWarning, PlanError
+from toolkit.space import EmbeddingSpace
+
+_KEY_BYTES = 16
+_SHARD_BYTES = 64 * 2**20  # large enough that a million texts are few files, small enough to load whole
+_FLUSH_SECONDS = 10.0  # what a kill -9 can cost at most
+_STALE_TEMPORARY_SECONDS = 24 * 3600
+
+
+def default_cache_folder() -> Path:
+    """``$TOOLKIT_CACHE``, or ``embedding-toolkit`` in the user's cache folder."""
+    named = os.environ.get("TOOLKIT_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "embedding-toolkit"
+
+
+def text_keys(texts: Sequence[str]) -> list[bytes]:
+    """16 bytes of BLAKE2b a text; lone surrogates, which UTF-8 cannot hold, are kept distinct."""
+    return [
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
+        for text in texts
+    ]
+
+
+class VectorCache:
+    """A folder of vectors that outlive the process."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else default_cache_folder()
+
+    def shelf(self, space: EmbeddingSpace) -> Shelf:
+        """The part of the cache that belongs to one embedding space, as it is on disk now."""
+        return Shelf(self.folder / space.fingerprint, space)
+
+
+class Shelf:
+    """The cached vectors of one embedding space."""
+
+    def __init__(self, folder: Path, space: EmbeddingSpace) -> None:
+        self._folder = folder
+        self._dim = space.full_dim
+        self._where: dict[bytes, tuple[Path, int]] = {}
+        self._pending: list[tuple[list[bytes], np.ndarray]] = []
+        self._pending_bytes = 0
+        self._last_flush = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest = folder / "space.json"
+            if not manifest.exists():
+                _replace(manifest, json.dumps(asdict(space), indent=2, ensure_ascii=False).encode())
+        except OSError as error:
+            raise PlanError(
+                f"cache folder {folder.parent} cannot be written ({error.strerror}); "
+                "choose another with --cache FOLDER or the environment variable TOOLKIT_CACHE"
+            ) from error
+        for leftover in folder.glob("*.tmp"):
+            if time.time() - leftover.stat().st_mtime > _STALE_TEMPORARY_SECONDS:
+                leftover.unlink(missing_ok=True)
+        for shard in sorted(folder.glob("*.safetensors")):
+            self._index(shard)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def read(self, keys: Sequence[bytes], out: np.ndarray, rows: Sequence[int] | np.ndarray) -> list[int]:
+        """Copy the vectors of known `keys` into ``out[rows]``.
+
+        Returns the positions in `keys` that could not be had: unknown, or in a shard found damaged now.
+        """
+        lost: list[int] = []
+        by_shard: dict[Path, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            if key in self._where:
+                shard, row = self._where[key]
+                by_shard.setdefault(shard, []).append((position, row))
+            else:
+                lost.append(position)
+        rows = np.asarray(rows)
+        for shard, wanted in by_shard.items():
+            positions, shard_rows = (list(column) for column in zip(*wanted, strict=True))
+            vectors = self._verified_rows(shard)
+            if vectors is None:
+                lost.extend(positions)
+            else:
+                out[rows[positions]] = vectors[shard_rows]
+        return sorted(lost)
+
+    def add(self, keys: list[bytes], vectors: np.ndarray) -> None:
+        """Take finished vectors; they reach the disk by the shard, or after ten seconds."""
+        self._pending.append((keys, vectors))
+        self._pending_bytes += vectors.nbytes
+        if self._pending_bytes >= _SHARD_BYTES or time.monotonic() - self._last_flush > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one shard."""
+        self._last_flush = time.monotonic()
+        if not self._pending:
+            return
+        import safetensors.numpy
+
+        keys = [key for block, _ in self._pending for key in block]
+        vectors = np.concatenate([block for _, block in self._pending])
+        packed_keys = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, _KEY_BYTES)
+        metadata = {"keys_blake2b": _checksum(packed_keys), "rows_blake2b": _checksum(vectors)}
+        payload = safetensors.numpy.save({"keys": packed_keys, "rows": vectors}, metadata=metadata)
+        shard = self._folder / f"{uuid.uuid4().hex}.safetensors"
+        _replace(shard, payload)
+        self._where.update((key, (shard, row)) for row, key in enumerate(keys))
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _index(self, shard: Path) -> None:
+        stored = self._open(shard, "keys")
+        if stored is not None:
+            raw = stored.tobytes()
+            for row in range(len(stored)):
+                self._where[raw[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]] = (shard, row)
+
+    def _verified_rows(self, shard: Path) -> np.ndarray | None:
+        rows = self._open(shard, "rows")
+        if rows is None:
+            self._where = {key: place for key, place in self._where.items() if place[0] != shard}
+        return rows
+
+    def _open(self, shard: Path, name: str) -> np.ndarray | None:
+        """One checked array of a shard; None, with a warning and the shard gone, if it is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(shard, framework="np") as file:
+                stored = file.get_tensor(name)
+                expected = (file.metadata() or {}).get(f"{name}_blake2b")
+        except FileNotFoundError:
+            return None  # another process found it damaged first
+        except (SafetensorError, OSError) as error:
+            self._discard(shard, str(error))
+            return None
+        width = _KEY_BYTES if name == "keys" else self._dim
+        if expected != _checksum(stored) or stored.ndim != 2 or stored.shape[1] != width:
+            self._discard(shard, f"the checksum or shape of its {name} is wrong")
+            return None
+        return stored
+
+    def _discard(self, shard: Path, reason: str) -> None:
+        warnings.warn(
+            f"cache shard {shard} is damaged ({reason}); removed, its texts are encoded again",
+            CacheWarning,
+            stacklevel=2,
+        )
+        shard.unlink(missing_ok=True)
+
+
+def _checksum(array: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()
+
+
+def _replace(path: Path, payload: bytes) -> None:
+    """Write `path` whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
