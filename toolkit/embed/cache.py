@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 import warnings
@@ -24,20 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.errors import CacheWarning, PlanError
+from toolkit.files import cache_folder, write_atomically
 from toolkit.space import EmbeddingSpace
 
 _KEY_BYTES = 16
 _SHARD_BYTES = 64 * 2**20  # large enough that a million texts are few files, small enough to load whole
 _FLUSH_SECONDS = 10.0  # what a kill -9 can cost at most
 _STALE_TEMPORARY_SECONDS = 24 * 3600
-
-
-def default_cache_folder() -> Path:
-    """``$TOOLKIT_CACHE``, or ``embedding-toolkit`` in the user's cache folder."""
-    named = os.environ.get("TOOLKIT_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "embedding-toolkit"
 
 
 def text_keys(texts: Sequence[str]) -> list[bytes]:
@@ -52,7 +44,7 @@ class VectorCache:
     """A folder of vectors that outlive the process."""
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else default_cache_folder()
+        self.folder = Path(folder) if folder is not None else cache_folder()
 
     def shelf(self, space: EmbeddingSpace) -> Shelf:
         """The part of the cache that belongs to one embedding space, as it is on disk now."""
@@ -73,7 +65,7 @@ class Shelf:
             folder.mkdir(parents=True, exist_ok=True)
             manifest = folder / "space.json"
             if not manifest.exists():
-                _replace(manifest, json.dumps(asdict(space), indent=2, ensure_ascii=False).encode())
+                write_atomically(manifest, json.dumps(asdict(space), indent=2, ensure_ascii=False).encode())
         except OSError as error:
             raise PlanError(
                 f"cache folder {folder.parent} cannot be written ({error.strerror}); "
@@ -134,7 +126,7 @@ class Shelf:
         metadata = {"keys_blake2b": _checksum(packed_keys), "rows_blake2b": _checksum(vectors)}
         payload = safetensors.numpy.save({"keys": packed_keys, "rows": vectors}, metadata=metadata)
         shard = self._folder / f"{uuid.uuid4().hex}.safetensors"
-        _replace(shard, payload)
+        write_atomically(shard, payload)
         self._where.update((key, (shard, row)) for row, key in enumerate(keys))
         self._pending.clear()
         self._pending_bytes = 0
@@ -182,13 +174,3 @@ class Shelf:
 
 def _checksum(array: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).hexdigest()
-
-
-def _replace(path: Path, payload: bytes) -> None:
-    """Write `path` whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
