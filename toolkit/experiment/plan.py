@@ -1,0 +1,179 @@
+"""What a sweep is to measure: typed, read from TOML, and checked whole before any model loads."""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from toolkit.embed.config import EmbedderConfig, parse_spec
+from toolkit.errors import PlanError
+from toolkit.space import EmbeddingSpace
+
+Precision = Literal["float32", "float16", "bfloat16", "int8", "uint4", "binary", "pq"]
+_SMALLEST_AUTO_DIM = 32
+
+
+class _Plan(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IndexPlan(_Plan):
+    """One FAISS index: how it is built, and each way it is searched.
+
+    factory : FAISS factory string, ``Flat``, ``HNSW32``, ``IVF256`` ..; the precision is swept apart.
+    build : build arguments, for example ``{efConstruction = 80}``.
+    search : search arguments, one setting each, for example ``[{efSearch = 32}, {efSearch = 128}]``;
+        empty means this package's curve for that kind of index.
+    """
+
+    factory: str
+    build: dict[str, int] = Field(default_factory=dict)
+    search: list[dict[str, int]] = Field(default_factory=list)
+
+    @property
+    def searches(self) -> list[dict[str, int]]:
+        """The search arguments to measure; at least one."""
+        if self.search:
+            return self.search
+        if "HNSW" in self.factory:
+            return [{"efSearch": width} for width in (16, 32, 64, 128)]
+        if "IVF" in self.factory:
+            return [{"nprobe": lists} for lists in (1, 4, 16, 64)]
+        return [{}]
+
+
+class RescorePlan(_Plan):
+    """A second stage: the first stage's best candidates, scored again exactly.
+
+    dim : dimension of the second stage; ``"full"`` is the model's.
+    candidates : how many the first stage hands on, as a multiple of k.
+    """
+
+    dim: Annotated[int, Field(ge=1)] | Literal["full"] = "full"
+    candidates: Annotated[int, Field(ge=1)] = 4
+
+
+class TimingPlan(_Plan):
+    """How latency and throughput are measured.
+
+    queries : single queries timed in each round.
+    rounds : passes over all settings; interleaved, so that drift hits all alike.
+    threads : thread counts; single-query latency is reported at the first.
+    """
+
+    queries: Annotated[int, Field(ge=1)] = 200
+    rounds: Annotated[int, Field(ge=1)] = 3
+    threads: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1]
+
+
+class SweepPlan(_Plan):
+    """Dimension x precision x index x instruction, on one data set with one embedder.
+
+    embedder : a spec (``static``, ``local:<id>``, ``http://host/v1#model``) or an engine's config.
+    data : a spec (``builtin``, ``beir:<folder>``, ``pairs:<file>``, ``mteb:<task>``).
+    dims : embedding dimensions, or ``"auto"``: 32, 48, 64, 96, .. up to the full one.
+    instructions : ``default`` is the model's own, ``none`` no instruction, else the text.
+    rescore : second stages to try beside plain one-stage search.
+    k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100.
+    max_queries : larger sets are sampled to this many queries, with `seed`.
+    """
+
+    embedder: str | EmbedderConfig = "static"
+    data: str = "builtin"
+    dims: list[Annotated[int, Field(ge=1)]] | Literal["auto"] = "auto"
+    precisions: Annotated[list[Precision], Field(min_length=1)] = ["float32"]
+    indexes: Annotated[list[IndexPlan], Field(min_length=1)] = [IndexPlan(factory="Flat")]
+    instructions: Annotated[list[str], Field(min_length=1)] = ["default"]
+    rescore: list[RescorePlan] = Field(default_factory=list)
+    k: Annotated[int, Field(ge=10)] = 100
+    max_queries: Annotated[int, Field(ge=2)] = 2_000
+    timing: TimingPlan = Field(default_factory=TimingPlan)
+    seed: int = 0
+
+    @field_validator("indexes", mode="before")
+    @classmethod
+    def _factory_alone(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw input
+        """A bare factory string stands for an index with default arguments."""
+        if isinstance(value, list):
+            return [{"factory": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("embedder")
+    @classmethod
+    def _known_spec(cls, value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, str):
+            parse_spec(value)
+        return value
+
+    @field_validator("dims", "instructions", "precisions")
+    @classmethod
+    def _distinct(cls, value: Any) -> Any:  # noqa: ANN401
+        return list(dict.fromkeys(value)) if isinstance(value, list) else value
+
+    def dims_for(self, space: EmbeddingSpace) -> list[int]:
+        """The plan's dimensions for a model, ascending; the full one is always among them.
+
+        Raises DimensionError for one outside the model's range.
+        """
+        if self.dims == "auto":
+            return auto_dims(space.full_dim)
+        return sorted({space.check_dim(dim) for dim in self.dims} | {space.full_dim})
+
+    def to_toml(self) -> str:
+        """The plan as TOML that `read_plan` reads back to an equal plan."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def auto_dims(full_dim: int) -> list[int]:
+    """32, 48, 64, 96, 128, .. below the full dimension, and the full one."""
+    steps, step = [], _SMALLEST_AUTO_DIM
+    while step < full_dim:
+        steps += [step, step * 3 // 2]
+        step *= 2
+    return [dim for dim in steps if dim < full_dim] + [full_dim]
+
+
+def make_plan(**fields: Any) -> SweepPlan:  # noqa: ANN401 - each field has its type in SweepPlan
+    """A SweepPlan, with pydantic's findings as one-line PlanErrors."""
+    try:
+        return SweepPlan(**fields)
+    except ValidationError as error:
+        raise PlanError(_one_line(error, SweepPlan)) from None
+
+
+def read_plan(path: str | Path) -> SweepPlan:
+    """Read a plan from a TOML file; raises PlanError naming the file and the key."""
+    try:
+        fields = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"plan {path} is no TOML: {error}") from None
+    try:
+        return make_plan(**fields)
+    except PlanError as error:
+        raise PlanError(f"plan {path}: {error}") from None
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    findings = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "plan"
+        if problem["type"] == "extra_forbidden":
+            key = str(problem["loc"][-1])
+            allowed = sorted(model.model_fields) if len(problem["loc"]) == 1 else []
+            near = get_close_matches(key, allowed, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            keys = f"; allowed: {', '.join(allowed)}" if allowed else ""
+            findings.append(f"unknown key {where!r}{hint}{keys}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            value = problem.get("input")
+            shown = "" if isinstance(value, dict) else f" (got {value!r})"
+            findings.append(f"{where}: {message}{shown}")
+    return "; ".join(dict.fromkeys(findings))

@@ -1,0 +1,53 @@
+"""One setting of a sweep, and how files and tables name it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """One cell of the grid; all fields are what tables show.
+
+    dim : embedding dimension of the (first) search.
+    precision : how stored vectors are encoded, ``float32`` .. ``binary``.
+    index : the FAISS index as the plan names it.
+    build_args, search_args : ``name=value`` pairs joined by commas; empty for the defaults.
+    rescore : empty, or ``<dim>x<candidates per k>`` of the second stage.
+    instruction : ``default``, ``none`` or the text.
+    """
+
+    dim: int
+    precision: str = "float32"
+    index: str = "Flat"
+    build_args: str = ""
+    search_args: str = ""
+    rescore: str = ""
+    instruction: str = "default"
+
+    @property
+    def key(self) -> str:
+        """Readable and unique: ``128 float32 HNSW32 efSearch=64``, empty and default parts left out."""
+        parts = [str(self.dim), self.precision, self.index, self.build_args, self.search_args]
+        if self.rescore:
+            parts.append(f"rescore={self.rescore}")
+        if self.instruction != "default":
+            parts.append(f"instruction={self.instruction!r}")
+        return " ".join(part for part in parts if part)
+
+    @property
+    def slug(self) -> str:
+        """A short file name that no other setting has."""
+        return hashlib.blake2b(repr(sorted(asdict(self).items())).encode(), digest_size=8).hexdigest()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the one-pass exact search already has this setting's neighbours."""
+        return self.precision == "float32" and self.index == "Flat" and not self.rescore
+
+
+def arguments_text(arguments: Mapping[str, int]) -> str:
+    """``{"efSearch": 64}`` as ``efSearch=64``, in a stable order."""
+    return ",".join(f"{name}={value}" for name, value in sorted(arguments.items()))
