@@ -26,7 +26,8 @@ class LocalConfig(_Config):
     model : hub id or folder.
     revision : branch, tag or commit on the hub; ignored for a folder.
     device : ``auto`` takes CUDA where there is one.
-    dtype : ``auto`` is bfloat16 on CUDA and float32 on CPU; ``fp8`` needs the packed engine on Hopper or later.
+    dtype : ``auto`` is bfloat16 on CUDA and float32 on CPU; ``fp8`` needs the packed engine on Hopper
+        or later.
     max_tokens : longer texts are cut; ``None`` is the model's own limit.
     batch_tokens : tokens in one forward pass; ``None`` chooses from free memory.
     engine : ``auto`` takes the packed engine for the decoders it knows, sentence-transformers otherwise.
