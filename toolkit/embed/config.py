@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from toolkit.errors import PlanError
 
@@ -68,6 +71,15 @@ class RemoteConfig(_Config):
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     api_key_env: str = "OPENAI_API_KEY"
 
+    @field_validator("base_url")
+    @classmethod
+    def _is_http_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        _ = parts.port  # raises ValueError for a port that is no number
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write it as http://host:port/v1")
+        return value.rstrip("/")
+
 
 EmbedderConfig = Annotated[StaticConfig | LocalConfig | RemoteConfig, Field(discriminator="kind")]
 
@@ -86,5 +98,45 @@ def parse_spec(spec: str) -> StaticConfig | LocalConfig | RemoteConfig:
             raise PlanError(
                 f"embedder {spec!r} names no model; write {base_url.rstrip('/')}#<model name on the server>"
             )
-        return RemoteConfig(base_url=base_url, model=model)
-    raise PlanError(f"unknown embedder {spec!r}; choose one of: {SPEC_FORMS}")
+        return _checked(RemoteConfig, {"base_url": base_url, "model": model})
+    meant = _closest_spec(spec)
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    raise PlanError(f"unknown embedder {spec!r}{hint} (choose one of: {SPEC_FORMS})")
+
+
+def with_settings(
+    config: StaticConfig | LocalConfig | RemoteConfig, settings: dict[str, Any]
+) -> StaticConfig | LocalConfig | RemoteConfig:
+    """The config with some settings replaced; raises PlanError for an unknown or unusable one."""
+    if not settings:
+        return config
+    return _checked(type(config), {**config.model_dump(), **settings})
+
+
+def _checked(kind: type[_Config], values: dict[str, Any]) -> Any:  # noqa: ANN401 - the given kind
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else kind.__name__
+        if first["type"] == "extra_forbidden":
+            allowed = sorted(set(kind.model_fields) - {"kind"})
+            close = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            what = ", ".join(allowed) or "none"
+            raise PlanError(f"unknown embedder setting {name!r}{hint} (choose from: {what})") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise PlanError(f"embedder setting {name}={first['input']!r} cannot be used: {reason}") from None
+
+
+def _closest_spec(spec: str) -> str | None:
+    if difflib.get_close_matches(spec.lower(), ["static"]):
+        return "static"
+    if re.match(r"[\w.-]+:\d+(/|$)", spec):
+        return f"http://{spec}"
+    if Path(spec).expanduser().is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+        return f"local:{spec}"
+    scheme, colon, rest = spec.partition(":")
+    if colon and rest and difflib.get_close_matches(scheme.lower(), ["local"]):
+        return f"local:{rest}"
+    return None

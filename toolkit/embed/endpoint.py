@@ -1,0 +1,257 @@
+"""One request to an OpenAI-compatible ``/v1/embeddings``: retries, answers checked, errors put plainly.
+
+Uses the openai SDK for transport and keys; its own retries are off so that there is one policy. Knows
+nothing of batches or threads. Always asks for the full vector: `dimensions` is never sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import email.utils
+import json
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.embed.config import RemoteConfig
+from toolkit.errors import ServerError
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 30.0
+_LONGEST_ASKED_WAIT_S = 300.0  # a server that asks for more is out of quota rather than busy
+_QUOTED_CHARS = 300
+_REFUSES_FORMAT = (400, 422)
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the caller asked for it
+    """The run was given up while a request waited for its next try."""
+
+
+class EmbeddingsEndpoint:
+    """A server's ``/v1/embeddings`` and ``/v1/models``. Safe to use from several threads."""
+
+    def __init__(self, config: RemoteConfig) -> None:
+        from openai import OpenAI
+
+        self._config = config
+        self.url = config.base_url.rstrip("/")
+        self._client = OpenAI(
+            base_url=self.url,
+            # The SDK insists on a key; servers that need none ignore it.
+            api_key=os.environ.get(config.api_key_env) or "none",
+            max_retries=0,
+            timeout=config.timeout_s,
+        )
+        self._encoding = "base64"
+        self._encoding_is_known = False
+        self._was_reached = False
+
+    def embed(self, texts: Sequence[str], stop: threading.Event) -> np.ndarray:
+        """Vectors of at least one text as the server gives them, (n, dim) float32 in order, all finite.
+
+        Raises ServerError in one line when tries are used up or the answer is wrong, Stopped when
+        `stop` is set while waiting.
+        """
+        rows = decode_answer(self._post(texts, stop), count=len(texts), url=self.url)
+        self._encoding_is_known = True
+        return rows
+
+    def models(self) -> dict[str, str]:
+        """Names the server lists, each with the model behind it (its name again if it does not say).
+
+        Empty if the server cannot list models: many cannot.
+        """
+        import openai
+
+        try:
+            listed = json.loads(self._client.models.with_raw_response.list().content)
+            entries = listed["data"]
+            return {entry["id"]: entry.get("root") or entry["id"] for entry in entries}
+        except (openai.APIError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _post(self, texts: Sequence[str], stop: threading.Event) -> bytes:
+        import openai
+
+        tries = 0
+        while True:
+            tries += 1
+            encoding = self._encoding
+            asked_wait_s = None
+            try:
+                answer = self._client.embeddings.with_raw_response.create(
+                    model=self._config.model, input=list(texts), encoding_format=encoding
+                )
+            except openai.APITimeoutError as error:
+                failure = ServerError(
+                    f"{self.url} did not answer within {self._config.timeout_s:g} s (try {tries}); raise "
+                    f"timeout_s, or lower batch_size ({self._config.batch_size}) or concurrency "
+                    f"({self._config.concurrency})"
+                )
+                cause = error
+            except openai.APIConnectionError as error:
+                failure = ServerError(
+                    f"embedding server {self.url} cannot be reached ({_innermost(error)}); check that it is "
+                    "running and that scheme, host and port are right"
+                )
+                cause = error
+                if not self._was_reached:
+                    raise failure from cause  # a wrong address stays wrong: do not let the user wait
+            except openai.APIStatusError as error:
+                self._was_reached = True
+                may_be_format = error.status_code in _REFUSES_FORMAT and not self._encoding_is_known
+                if may_be_format and encoding == "base64":
+                    self._encoding = "float"
+                    continue
+                failure = self._explain(error)
+                cause = error
+                if error.status_code not in (408, 409, 429) and error.status_code < 500:
+                    raise failure from cause
+                asked_wait_s = _retry_after_s(error.response.headers)
+                if asked_wait_s is not None and asked_wait_s > _LONGEST_ASKED_WAIT_S:
+                    raise failure from cause
+            else:
+                self._was_reached = True
+                return answer.content
+            if tries > self._config.retries:
+                raise failure from cause
+            backoff_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+            if stop.wait(backoff_s if asked_wait_s is None else asked_wait_s):
+                raise Stopped
+
+    def _explain(self, error: APIStatusError) -> ServerError:
+        status = error.status_code
+        said = error_text(error.response.content)
+        if status in (401, 403):
+            return ServerError(
+                f"{self.url} refused the API key (HTTP {status}: {said}); put the right one in the "
+                f"environment variable {self._config.api_key_env}"
+            )
+        served = self.models() if status in (400, 404) else {}
+        if served and self._config.model not in served:
+            names = ", ".join(sorted(served)[:10])
+            return ServerError(
+                f"{self.url} has no model {self._config.model!r}; it serves: {names}; "
+                f"write {self.url}#{next(iter(sorted(served)))}"
+            )
+        if status == 404:
+            return ServerError(
+                f"{self.url}/embeddings does not exist (HTTP 404: {said}); the address should end in /v1 and "
+                "the server should have been started for embeddings"
+            )
+        if status == 429:
+            return ServerError(f"{self.url} limits requests (HTTP 429: {said}); lower concurrency or wait")
+        if status >= 500:
+            return ServerError(f"{self.url} failed (HTTP {status}: {said}); look into the server's log")
+        return ServerError(f"{self.url} refused the request (HTTP {status}: {said})")
+
+
+def error_text(body: bytes) -> str:
+    """The sentence inside an error body, one line: OpenAI and vLLM nest it, SGLang and TEI do not.
+
+    Also FastAPI's ``detail`` and anything that is no JSON (a proxy's page).
+    """
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = body.decode("utf-8", "replace")
+    for key in ("error", "message", "detail"):
+        if isinstance(said, Mapping) and said.get(key):
+            said = said[key]
+    if isinstance(said, Mapping):
+        said = said.get("message") or json.dumps(said)
+    elif isinstance(said, list):
+        said = "; ".join(str(part.get("msg", part) if isinstance(part, Mapping) else part) for part in said)
+    line = " ".join(str(said).split())
+    return line[:_QUOTED_CHARS] or "no explanation"
+
+
+def decode_answer(body: bytes, *, count: int, url: str) -> np.ndarray:
+    """The rows of an answer in the order of the request, (count, dim) float32.
+
+    Raises ServerError for anything but `count` finite vectors of one length under the indexes
+    0..count-1.
+    """
+    try:
+        payload = json.loads(body)
+    except ValueError as error:
+        start = " ".join(body[:80].decode("utf-8", "replace").split())
+        raise ServerError(
+            f"{url} answered with something that is no JSON ({start!r}); the address should end in /v1"
+        ) from error
+    entries = payload.get("data") if isinstance(payload, Mapping) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        # SGLang and proxies may put an error into an answer with status 200.
+        raise ServerError(f"{url} answered without embeddings: {error_text(body)}")
+    if len(entries) != count:
+        raise ServerError(
+            f"{url} returned {len(entries)} vectors for {count} texts; its answers cannot be used"
+        )
+    indexes = [entry.get("index") for entry in entries]
+    if sorted(index for index in indexes if isinstance(index, int)) != list(range(count)):
+        raise ServerError(
+            f"{url} numbered {count} vectors {indexes[:8]}..., so which text each belongs to is unknown; "
+            "set batch_size=1 or update the server"
+            if count > 1
+            else f"{url} numbered the only vector {indexes[0]!r} instead of 0; update the server"
+        )
+    vectors = [_vector(entry.get("embedding"), url=url) for entry in entries]
+    lengths = sorted({len(vector) for vector in vectors})
+    if len(lengths) > 1 or lengths[0] == 0:
+        raise ServerError(
+            f"{url} returned vectors of lengths {lengths} in one answer; its answers cannot be used"
+        )
+    rows = np.empty((count, lengths[0]), dtype=np.float32)
+    rows[indexes] = vectors
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise ServerError(
+            f"{url} returned NaN or infinity for {int((~finite).sum())} of {count} texts; run the model in "
+            "bfloat16 or float32 instead of float16"
+        )
+    return rows
+
+
+def _vector(value: Any, *, url: str) -> np.ndarray:  # noqa: ANN401 - JSON
+    try:
+        if isinstance(value, str):
+            return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
+        # JSON has no NaN: some servers write null.
+        return np.array([math.nan if number is None else number for number in value], dtype=np.float32)
+    except (binascii.Error, ValueError, TypeError, OverflowError) as error:
+        raise ServerError(
+            f"{url} returned an embedding that is neither base64 nor numbers: {error}"
+        ) from error
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The wait a server asks for, in seconds: a number or a date (RFC 9110, section 10.2.3)."""
+    asked = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__

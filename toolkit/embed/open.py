@@ -1,0 +1,45 @@
+"""The one door to all engines: a short spec or a typed config in, an embedder out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.embed.config import LocalConfig, RemoteConfig, StaticConfig, parse_spec, with_settings
+from toolkit.embed.protocol import Embedder
+from toolkit.errors import PlanError
+
+
+def open_embedder(
+    spec: str | StaticConfig | LocalConfig | RemoteConfig | Embedder,
+    **settings: Any,  # noqa: ANN401 - checked against the config's fields
+) -> Embedder:
+    """Open an embedder; one that is already open is returned as it is.
+
+    spec : ``static``, ``local:<hub id or folder>``, ``http://host:port/v1#<model>``, or a config.
+    settings : fields of that config to replace, for example ``max_tokens=512``.
+
+    Raises PlanError for a spec or setting that cannot work, ModelError or ServerError if it cannot be
+    opened.
+    """
+    if isinstance(spec, str):
+        spec = parse_spec(spec)
+    if not isinstance(spec, StaticConfig | LocalConfig | RemoteConfig):
+        if not isinstance(spec, Embedder):
+            raise PlanError(
+                f"{type(spec).__name__} is no embedder; give a spec, a config or an open embedder"
+            )
+        if settings:
+            raise PlanError(f"{', '.join(settings)}: an embedder that is already open cannot be changed")
+        return spec
+    config = with_settings(spec, settings)
+    if isinstance(config, StaticConfig):
+        from toolkit.embed.static import StaticEmbedder
+
+        return StaticEmbedder()
+    if isinstance(config, LocalConfig):
+        from toolkit.embed.local import open_local
+
+        return open_local(config)
+    from toolkit.embed.remote import RemoteEmbedder
+
+    return RemoteEmbedder(config)
