@@ -25,6 +25,10 @@ class Role(StrEnum):
     QUERY = "query"
     DOCUMENT = "document"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Role:
+        raise PlanError(f"role {value!r} is unknown; choose query or document")
+
 
 @dataclass(frozen=True)
 class Prompts:

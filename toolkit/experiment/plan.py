@@ -177,3 +177,21 @@ def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
             shown = "" if isinstance(value, dict) else f" (got {value!r})"
             findings.append(f"{where}: {message}{shown}")
     return "; ".join(dict.fromkeys(findings))
+
+
+def resolve_plan(plan: SweepPlan | str | Path | None = None, **fields: Any) -> SweepPlan:  # noqa: ANN401
+    """A plan, or the TOML file of one, with some fields replaced; raises PlanError."""
+    if plan is None:
+        return make_plan(**fields)
+    base = plan if isinstance(plan, SweepPlan) else read_plan(plan)
+    return make_plan(**(base.model_dump() | fields)) if fields else base
+
+
+def parse_dims(text: str) -> list[int] | Literal["auto"]:
+    """``auto``, or whole numbers between commas."""
+    if text == "auto":
+        return "auto"
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise PlanError(f"dims {text!r} is neither auto nor whole numbers between commas: 32,64,128") from None

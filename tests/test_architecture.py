@@ -1,0 +1,121 @@
+"""The house's rules, held against the code: floors, light import, public names, no asserts on input."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import toolkit
+
+PACKAGE = Path(toolkit.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module imports from floors below its own, and from its own room.
+FLOORS = {
+    "errors": 0,
+    "files": 0,
+    "progress": 0,
+    "space": 0,
+    "vectors": 0,
+    "embed": 1,
+    "data": 1,
+    "search": 1,
+    "measure": 1,
+    "experiment": 2,
+    "report": 3,
+    "mteb_adapter": 3,
+    "cli": 4,
+    "__main__": 5,
+    "__init__": 5,
+}
+# Nouns may build on each other; their order is the order of this list.
+GROUND = ["errors", "files", "progress", "space", "vectors"]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module] if node.module != "toolkit" else [f"toolkit.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith("toolkit.")}
+    return {room if room in FLOORS else "__init__" for room in rooms}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down_the_floors(path):
+    own = room_of(path)
+    assert own in FLOORS, f"{own} has no floor; give it one here and in docs/architecture.md"
+    for room in imported_rooms(path) - {own}:
+        if own in GROUND and room in GROUND:
+            assert GROUND.index(room) < GROUND.index(own), f"{path} imports {room}"
+        else:
+            assert FLOORS[room] < FLOORS[own], f"{path} imports toolkit.{room}, not below its floor"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_assert_and_no_blanket_except(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Assert), f"{path}:{node.lineno} asserts; raise an error that helps"
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else ""
+            assert caught not in {"", "Exception", "BaseException"}, f"{path}:{node.lineno} catches {caught or 'all'}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_module_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_import_loads_nothing_heavy():
+    probe = "import sys, toolkit; print(*{m.partition('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    heavy = {"torch", "faiss", "mteb", "ray", "transformers", "sentence_transformers", "pandas", "matplotlib"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+def test_command_line_starts_without_heavy_packages():
+    probe = "import sys, toolkit.cli; print(*{m.partition('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert {"torch", "faiss", "mteb", "transformers"}.isdisjoint(done.stdout.split())
+
+
+def test_public_names():
+    assert sorted(toolkit.__all__) == [
+        "EmbeddingSpace",
+        "Instruction",
+        "PairSet",
+        "RetrievalSet",
+        "Role",
+        "SweepPlan",
+        "ToolkitError",
+        "ToolkitWarning",
+        "Vectors",
+        "__version__",
+        "embed",
+        "load_dataset",
+        "load_results",
+        "open_embedder",
+        "recommend",
+        "sweep",
+    ]
+    for name in toolkit.__all__:
+        assert getattr(toolkit, name) is not None
+
+
+def test_error_tree_is_the_one_drawn():
+    from toolkit import errors
+
+    drawn = errors.__doc__
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            assert name in drawn, f"{name} is missing from the tree in errors.py"

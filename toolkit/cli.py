@@ -1,0 +1,126 @@
+"""The command line: options in, one call, a few lines out. Holds no logic of its own."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit import __version__
+from toolkit.errors import ToolkitError, ToolkitWarning
+
+app = typer.Typer(
+    help="Measure which embedding dimension, precision, index and instruction your data needs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_EMBEDDER = "static, local:<hub id or folder>, or http://host:port/v1#<model>"
+_DATA = "builtin, beir:<folder>[@split], pairs:<file.tsv>[@split] or mteb:<task>"
+
+Embedder = Annotated[str, typer.Option(help=_EMBEDDER)]
+Folder = Annotated[Path, typer.Argument(help="results folder that toolkit sweep wrote")]
+
+
+def main() -> None:
+    """Run the command line; a toolkit error is one line on stderr and exit code 2."""
+    plain = warnings.showwarning
+
+    def show(message, category, *rest, **more) -> None:  # noqa: ANN001, ANN002, ANN003
+        if issubclass(category, ToolkitWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            plain(message, category, *rest, **more)
+
+    warnings.showwarning = show
+    try:
+        app()
+    except ToolkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; what was computed is kept: go on with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"toolkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def sweep(
+    plan: Annotated[Path | None, typer.Argument(help="TOML plan; the options below override it")] = None,
+    out: Annotated[Path, typer.Option(help="results folder to write")] = Path("results/sweep"),
+    embedder: Annotated[str | None, typer.Option(help=_EMBEDDER)] = None,
+    data: Annotated[str | None, typer.Option(help=_DATA)] = None,
+    dims: Annotated[str | None, typer.Option(help="dimensions between commas, or auto")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="float32, float16, int8 ..; repeatable")] = None,
+    index: Annotated[list[str] | None, typer.Option(help="FAISS factory string; repeatable")] = None,
+    instruction: Annotated[list[str] | None, typer.Option(help="default, none or a text; repeatable")] = None,
+    k: Annotated[int | None, typer.Option(help="neighbours kept")] = None,
+    resume: Annotated[bool, typer.Option(help="go on with a sweep that is in the folder")] = False,
+) -> None:
+    """Measure every setting from a single encode; write tables, charts and a report."""
+    from toolkit import sweep as run
+    from toolkit.experiment.plan import parse_dims
+    from toolkit.report.view import headline
+
+    fields = {
+        "embedder": embedder,
+        "data": data,
+        "dims": parse_dims(dims) if dims else None,
+        "precisions": precision,
+        "indexes": index,
+        "instructions": instruction,
+        "k": k,
+    }
+    chosen = {name: value for name, value in fields.items() if value}
+    view = run(plan, out=out, resume=resume, **chosen)
+    print(f"report: {out / 'report.html'}")
+    print(headline(view.results))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Draw the charts and the report of a results folder again; needs neither model nor FAISS."""
+    from toolkit.experiment.results import Results
+    from toolkit.report.view import headline, write_report
+
+    results = Results.load(folder)
+    print(f"report: {write_report(results)}")
+    print(headline(results))
+
+
+@app.command()
+def embed(
+    file: Annotated[Path, typer.Argument(help="texts, one a line, or .jsonl with a text field")],
+    out: Annotated[Path, typer.Option(help=".npy file to write")],
+    embedder: Embedder = "static",
+    dim: Annotated[int | None, typer.Option(help="embedding dimension; full by default")] = None,
+    role: Annotated[str, typer.Option(help="document or query")] = "document",
+    instruction: Annotated[str | None, typer.Option(help="for queries: default, none or a text")] = None,
+) -> None:
+    """Embed the texts of a file; writes (n, dim) float32 unit rows."""
+    from toolkit import embed as run
+    from toolkit.embed.cache import VectorCache
+    from toolkit.embed.text_files import read_texts, write_rows
+
+    rows = run(
+        embedder, read_texts(file), dim=dim, role=role, instruction=instruction, cache=VectorCache()
+    )
+    write_rows(out, rows)
+    print(f"{out}: {rows.shape[0]} x {rows.shape[1]} float32")

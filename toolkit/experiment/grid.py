@@ -1,0 +1,78 @@
+"""A plan laid out: which indexes to build, and which settings each of them serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolkit.errors import PlanError
+from toolkit.experiment.plan import IndexPlan, RescorePlan, SweepPlan
+from toolkit.experiment.setting import Setting, arguments_text
+from toolkit.search.faiss_index import check_setting
+from toolkit.space import Instruction
+
+
+@dataclass(frozen=True)
+class Build:
+    """One index to build, and the settings it serves: its search arguments, second stages, instructions."""
+
+    dim: int
+    precision: str
+    index: IndexPlan
+    settings: tuple[Setting, ...]
+
+
+def lay_out(plan: SweepPlan, dims: Sequence[int], full_dim: int) -> list[Build]:
+    """Every build of a plan, by dimension, with the exact full-dimension reference among its settings."""
+    labels = [Instruction.of(text).label for text in plan.instructions]
+    builds = [
+        Build(dim, precision, index, tuple(_settings(plan, dim, precision, index, labels, full_dim)))
+        for dim in dims
+        for precision in plan.precisions
+        for index in plan.indexes
+    ]
+    references = {Setting(full_dim, instruction=label) for label in labels}
+    if references <= {setting for build in builds for setting in build.settings}:
+        return builds
+    flat = IndexPlan(factory="Flat")
+    return [*builds, Build(full_dim, "float32", flat, tuple(sorted(references)))]
+
+
+def check_grid(builds: Sequence[Build], *, documents: int, k: int) -> None:
+    """Raise PlanError for a `k` beyond the corpus or a build FAISS would refuse; builds nothing."""
+    if k > documents:
+        raise PlanError(f"k {k} is more than the corpus holds; choose 10..{documents}")
+    for build in builds:
+        check_setting(build.index.factory, build.precision, build.dim, documents)
+
+
+def rescore_text(rescore: RescorePlan | None, full_dim: int) -> str:
+    """``<dim>x<candidates per k>``, or empty for one stage."""
+    if rescore is None:
+        return ""
+    return f"{full_dim if rescore.dim == 'full' else rescore.dim}x{rescore.candidates}"
+
+
+def _settings(
+    plan: SweepPlan, dim: int, precision: str, index: IndexPlan, labels: list[str], full_dim: int
+) -> list[Setting]:
+    stages: list[RescorePlan | None] = [None]
+    for rescore in plan.rescore:
+        second = full_dim if rescore.dim == "full" else rescore.dim
+        # A second stage that sees no more than the first did cannot change its order.
+        if second > dim or precision != "float32":
+            stages.append(rescore)
+    return [
+        Setting(
+            dim=dim,
+            precision=precision,
+            index=index.factory,
+            build_args=arguments_text(index.build),
+            search_args=arguments_text(search),
+            rescore=rescore_text(rescore, full_dim),
+            instruction=label,
+        )
+        for label in labels
+        for search in index.searches
+        for rescore in stages
+    ]
