@@ -85,7 +85,7 @@ class SweepPlan(_Plan):
 
     embedder: str | EmbedderConfig = "static"
     data: str = "builtin"
-    dims: list[Annotated[int, Field(ge=1)]] | Literal["auto"] = "auto"
+    dims: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | Literal["auto"] = "auto"
     precisions: Annotated[list[Precision], Field(min_length=1)] = ["float32"]
     indexes: Annotated[list[IndexPlan], Field(min_length=1)] = [IndexPlan(factory="Flat")]
     instructions: Annotated[list[str], Field(min_length=1)] = ["default"]
