@@ -1,0 +1,227 @@
+"""Any toolkit embedder as an mteb encoder, at a dimension and with an instruction.
+
+Texts become vectors in `embed_texts` and prefixes in `Vectors.at`, as everywhere else; this module only
+translates mteb's calls. Knows nothing of result files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import mteb
+import numpy as np
+import psutil
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
+from mteb.types import PromptType
+
+from toolkit.embed.pipeline import embed_texts
+from toolkit.embed.protocol import Embedder
+from toolkit.errors import PlanError
+from toolkit.space import EmbeddingSpace, Instruction, Prompts, Role
+from toolkit.vectors import Vectors
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from torch.utils.data import DataLoader
+
+    from toolkit.embed.cache import VectorCache
+
+_MEMORY_SHARE = 0.25  # of what is free when the first encoder is made; the rest is mteb's and the model's
+_FRAMEWORKS = {
+    "wordllama": ["NumPy"],
+    "sentence-transformers": ["Sentence Transformers", "PyTorch"],
+    "packed": ["PyTorch"],
+    "openai": ["API"],
+}
+
+
+class MtebEncoder(AbsEncoder):
+    """An mteb `EncoderProtocol` over an embedder: ``mteb.evaluate(MtebEncoder(embedder, dim=256), task)``.
+
+    dim : length of the vectors mteb sees, cut and normalised again; None is the full one.
+    instruction : ``"default"`` (or None) takes each task's own prompt by mteb's rules, ``"none"`` gives no
+        prompt, any other text stands before every query.
+    cache : where full-dimension vectors are kept on disk; None keeps them in memory only.
+
+    Prompts by mteb's rules: a document is never instructed; queries, and the texts of tasks without
+    roles (STS, classification, clustering, ...), carry the instruction if the model was trained on
+    instructions. Without an instruction, a query or document has the model's own prefix, and a text
+    without a role has none.
+
+    Raises DimensionError for a dimension outside the model's range.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        dim: int | None = None,
+        instruction: str | Instruction | None = None,
+        cache: VectorCache | None = None,
+    ) -> None:
+        self.embedder = embedder
+        self.dim = embedder.space.check_dim(dim)
+        self.instruction = Instruction.of(instruction)
+        self._cache = cache
+        self._memory = _Memory(int(psutil.virtual_memory().available * _MEMORY_SHARE))
+        self.mteb_model_meta = model_meta(embedder.space, dim=self.dim, instruction=self.instruction)
+
+    def at(self, dim: int | None, instruction: str | Instruction | None = None) -> MtebEncoder:
+        """Another setting of the same embedder; what one of them encoded, the others need not."""
+        other = MtebEncoder(self.embedder, dim=dim, instruction=instruction, cache=self._cache)
+        other._memory = self._memory
+        return other
+
+    def forget(self) -> None:
+        """Free the vectors kept in memory for this encoder and those made from it with `at`."""
+        self._memory.clear()
+
+    def encode(
+        self,
+        inputs: DataLoader,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,  # noqa: ARG002 - mteb's protocol
+        hf_subset: str,  # noqa: ARG002
+        prompt_type: PromptType | None = None,
+        **kwargs: object,
+    ) -> np.ndarray:
+        """The inputs' vectors, (n, dim) float32 unit rows.
+
+        Of mteb's encode arguments only `precision` could change a vector, and is refused; batch sizes
+        and progress bars are the embedder's own. Raises PlanError for a precision other than float32.
+        """
+        if kwargs.get("precision") not in (None, "float32"):
+            raise PlanError(
+                f"precision {kwargs['precision']!r} is not for this encoder: it returns float32; "
+                "leave precision out and measure it with toolkit sweep --precisions"
+            )
+        texts = _texts(inputs)
+        if not texts:
+            return np.empty((0, self.dim), dtype=np.float32)
+        role, instruction = self._prompt(task_metadata, prompt_type)
+        key = _call_key(texts, role, instruction)
+        vectors = self._memory.get(key)
+        if vectors is None:
+            embedder = self.embedder if role is not None else _WithoutPrompts(self.embedder)
+            vectors = embed_texts(
+                embedder, texts, role=role or Role.DOCUMENT, instruction=instruction, cache=self._cache
+            )
+            self._memory.keep(key, vectors)
+        return vectors.at(self.dim)
+
+    def _prompt(
+        self, task_metadata: TaskMetadata, prompt_type: PromptType | None
+    ) -> tuple[Role | None, Instruction]:
+        """The role a text has here and its instruction; role None is a text that gets no prompt at all."""
+        if prompt_type is PromptType.document:
+            return Role.DOCUMENT, Instruction("")
+        text = self.instruction.text
+        if text is None:
+            text = self._task_prompt(task_metadata, prompt_type)
+        if text or prompt_type is PromptType.query:
+            return Role.QUERY, Instruction(text)
+        return None, Instruction("")
+
+    def _task_prompt(self, task_metadata: TaskMetadata, prompt_type: PromptType | None) -> str:
+        if self.embedder.space.prompts.instructed is None:
+            return ""
+        prompt = self.get_instruction(task_metadata, prompt_type)
+        if isinstance(prompt, dict):  # a task with prompts for roles, asked for a text without one
+            prompt = next(iter(prompt.values()), "")
+        return prompt or ""
+
+
+def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction) -> ModelMeta:
+    """What mteb records of one setting, on top of what it may know of the model already.
+
+    The full dimension with each task's own prompt is the model's plain run; any other setting is one
+    of mteb's experiments, with a folder of its own. The revision carries 8 hex digits for engine,
+    dtype, pooling, token limit and prompts: results of vectors that differ never share a folder.
+    """
+    name = space.model if space.model.count("/") == 1 else f"local/{space.model.rstrip('/').split('/')[-1]}"
+    identity = json.dumps([space.fingerprint, asdict(space.prompts)])
+    digest = hashlib.blake2b(identity.encode(), digest_size=4).hexdigest()
+    own = {
+        "loader": None,
+        "loader_kwargs": {},
+        "name": name,
+        "revision": f"{space.revision}-{digest}",
+        "embed_dim": dim,
+        "max_tokens": space.max_tokens or None,
+        "similarity_fn_name": ScoringFunction.COSINE,
+        "framework": _FRAMEWORKS.get(space.engine, []),
+        "use_instructions": space.prompts.instructed is not None,
+        "experiment_kwargs": _experiment(space, dim, instruction),
+    }
+    try:
+        return mteb.get_model_meta(name).model_copy(update=own)
+    except KeyError:  # a model that is not in mteb's registry
+        return ModelMeta.create_empty(own)
+
+
+def _experiment(space: EmbeddingSpace, dim: int, instruction: Instruction) -> dict[str, Any] | None:
+    experiment: dict[str, Any] = {}
+    if dim != space.full_dim:
+        experiment["embed_dim"] = dim
+    if instruction.text is not None:
+        experiment["instruction"] = instruction.label
+    if instruction.text:
+        # mteb turns signs that no folder may hold into "_": two texts could end up in one folder.
+        digest = hashlib.blake2b(instruction.text.encode(), digest_size=4).hexdigest()
+        experiment["instruction_id"] = digest
+    return experiment or None
+
+
+class _WithoutPrompts:
+    """The same embedder, whose queries and documents have no prefix."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.space = embedder.space.with_prompts(Prompts())
+        self.stream = embedder.stream
+        self.encode = embedder.encode
+
+
+class _Memory:
+    """Vectors of whole calls, up to a number of bytes; the first that fit stay.
+
+    A sweep asks for the same calls in the same order at every dimension. Dropping the oldest would
+    then drop each just before it is asked for again, so the newest is not taken in instead.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
+        self._kept: dict[bytes, Vectors] = {}
+
+    def get(self, key: bytes) -> Vectors | None:
+        return self._kept.get(key)
+
+    def keep(self, key: bytes, vectors: Vectors) -> None:
+        if self._bytes + vectors.rows.nbytes <= self._limit_bytes:
+            self._kept[key] = vectors
+            self._bytes += vectors.rows.nbytes
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._bytes = 0
+
+
+def _texts(inputs: DataLoader) -> list[str]:
+    dataset = inputs.dataset
+    if "text" in getattr(dataset, "column_names", ()):
+        return list(dataset["text"])  # a loop over the loader builds a dictionary and a batch for every text
+    return [text for batch in inputs for text in batch["text"]]
+
+
+def _call_key(texts: Sequence[str], role: Role | None, instruction: Instruction) -> bytes:
+    digest = hashlib.blake2b(f"{role}\0{instruction.text}\0".encode(), digest_size=16)
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.digest()

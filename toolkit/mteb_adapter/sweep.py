@@ -1,0 +1,202 @@
+"""mteb tasks at every dimension from one encode, written as mteb's own result files.
+
+mteb scores each setting itself and writes its own JSON; what is saved here is all that a setting
+shares with the next: loaded data, prepared texts and full-dimension vectors. Knows nothing of frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import datasets
+import mteb
+from mteb._evaluators.text import bitext_mining_evaluator
+from mteb._set_seed import _set_seed
+from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+from toolkit.data.mteb_tasks import load_task_data
+from toolkit.embed.protocol import Embedder
+from toolkit.errors import DataError, PlanError, ResultsError
+from toolkit.files import write_atomically
+from toolkit.mteb_adapter.encoder import MtebEncoder
+from toolkit.mteb_adapter.frame import TASKS_FILE, read_frame
+from toolkit.progress import progress_bar
+from toolkit.space import Instruction
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mteb.results import TaskResult
+
+    from toolkit.embed.cache import VectorCache
+
+
+def sweep_tasks(
+    embedder: Embedder,
+    tasks: Sequence[AbsTask],
+    *,
+    dims: Sequence[int] | None = None,
+    instructions: Sequence[str | Instruction | None] = ("default",),
+    out: str | Path,
+    cache: VectorCache | None = None,
+) -> pd.DataFrame:
+    """Run `tasks` at every dimension and instruction; returns their scores as `read_frame` does.
+
+    tasks : of mteb, or local ones: see `open_tasks`.
+    dims : the full dimension is always run too, as the others are compared with it.
+    instructions : ``"default"`` is each task's own prompt, ``"none"`` no prompt, else a text for all.
+    out : mteb's result files go to ``<out>/results``; ``mteb.ResultCache(out)`` reads them.
+    cache : full-dimension vectors on disk; None keeps them in memory, for one task at a time.
+
+    What `out` holds already is not run again, unless the task's data or revision changed. A task's
+    data is loaded once and freed before the next. Raises DimensionError and PlanError before anything
+    runs; DataError for data that cannot be loaded: at once if the hub cannot be reached, after all
+    other tasks otherwise.
+    """
+    encoders = _encoders(embedder, dims, instructions, cache)
+    results = _open_results(out, tasks)
+    failures: list[DataError] = []
+    total = len(tasks) * len(encoders)
+    with progress_bar(total=total, label="mteb", unit="run") as bar, _quiet():
+        for task in tasks:
+            bar.set_description(f"mteb {task.metadata.name}")
+            try:
+                for _ in _run_task(task, encoders, results):
+                    bar.update()
+            except DataError as error:
+                if isinstance(error.__cause__, ConnectionError):
+                    raise
+                failures.append(error)
+            finally:
+                encoders[0].forget()
+    if failures:
+        names = f"{len(failures)} of {len(tasks)} tasks could not be run, the others are in {out}: "
+        raise DataError(names + "; ".join(str(failure) for failure in failures)) from failures[0]
+    return _mine(read_frame(out), encoders, tasks)
+
+
+def _encoders(
+    embedder: Embedder,
+    dims: Sequence[int] | None,
+    instructions: Sequence[str | Instruction | None],
+    cache: VectorCache | None,
+) -> list[MtebEncoder]:
+    """One encoder a setting; instructions outermost, as only they need an encode of their own."""
+    chosen = list(dict.fromkeys(Instruction.of(instruction) for instruction in instructions))
+    # The full dimension first: if a run is cut short, what the others are compared with is there.
+    wanted = sorted({embedder.space.check_dim(dim) for dim in (None, *(dims or ()))}, reverse=True)
+    if not chosen:
+        raise PlanError("no instruction given; choose default, none or a text")
+    first = MtebEncoder(embedder, dim=wanted[0], instruction=chosen[0], cache=cache)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # check_dim has said above what there is to say
+        return [first.at(dim, instruction) for instruction in chosen for dim in wanted]
+
+
+def _open_results(out: str | Path, tasks: Sequence[AbsTask]) -> mteb.ResultCache:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / TASKS_FILE
+        known = json.loads(path.read_bytes()) if path.exists() else {}
+        for meta in [part.metadata for task in tasks for part in (task, *_leaves(task))]:
+            known[meta.name] = {"type": meta.type, "main_score": meta.main_score}
+        write_atomically(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    except OSError as error:
+        raise ResultsError(
+            f"results folder {folder} cannot be written ({error.strerror}); choose another with --out"
+        ) from error
+    return mteb.ResultCache(folder)
+
+
+def _run_task(task: AbsTask, encoders: Sequence[MtebEncoder], results: mteb.ResultCache) -> Iterator[None]:
+    """Run one task at every setting, yielding after each."""
+    if isinstance(task, AbsTaskAggregate):
+        # Its parts share their data between settings; mteb then only combines their results.
+        for leaf in _leaves(task):
+            for _ in _run_task(leaf, encoders, results):
+                pass
+        for encoder in encoders:
+            _evaluate(encoder, task, results)
+            yield
+        return
+    mine = not task.data_loaded
+    try:
+        for encoder in encoders:
+            if not _finished(encoder, task, results):
+                load_task_data(task)
+                _evaluate(encoder, task, results)
+            yield
+    finally:
+        if mine and task.data_loaded:
+            task.unload_data()
+
+
+def _leaves(task: AbsTask) -> list[AbsTask]:
+    return list(task.metadata.tasks) if isinstance(task, AbsTaskAggregate) else []
+
+
+def _finished(encoder: MtebEncoder, task: AbsTask, results: mteb.ResultCache) -> bool:
+    found = _saved(encoder, task, results)
+    if found is None or found.get_missing_evaluations(task):
+        return False
+    # mteb takes a complete result for finished even if it is of other data.
+    return found.dataset_revision == task.metadata.revision
+
+
+def _saved(encoder: MtebEncoder, task: AbsTask, results: mteb.ResultCache) -> TaskResult | None:
+    try:
+        return results.load_task_result(task.metadata.name, encoder.mteb_model_meta)
+    except ValueError:  # half a file, of a run that was killed while mteb wrote it
+        results.get_task_result_path(task.metadata.name, encoder.mteb_model_meta).unlink()
+        return None
+
+
+def _evaluate(encoder: MtebEncoder, task: AbsTask, results: mteb.ResultCache) -> None:
+    found = _saved(encoder, task, results)
+    stale = found is not None and found.dataset_revision != task.metadata.revision
+    # Tasks draw their samples from generators that the run before has moved on; each setting has to
+    # start where a run of its own would.
+    task.rng_state, task.np_rng = _set_seed(task.seed)
+    mteb.evaluate(
+        encoder,
+        task,
+        cache=results,
+        overwrite_strategy="always" if stale else "only-missing",
+        encode_kwargs={"show_progress_bar": False},
+        show_progress_bar=False,
+        co2_tracker=False,
+    )
+
+
+def _mine(frame: pd.DataFrame, encoders: Sequence[MtebEncoder], tasks: Sequence[AbsTask]) -> pd.DataFrame:
+    """The rows of these settings and tasks; a results folder may hold others'."""
+    meta = encoders[0].mteb_model_meta
+    mine = (
+        (frame["model"] == meta.name)
+        & (frame["revision"] == meta.revision)
+        & frame["task"].isin([task.metadata.name for task in tasks])
+        & frame["dim"].isin([encoder.dim for encoder in encoders])
+        & frame["instruction"].isin([encoder.instruction.label for encoder in encoders])
+    )
+    return frame[mine].reset_index(drop=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars of datasets or of mteb's bitext evaluator, which has no switch, below the sweep's own."""
+    drawn, bar = datasets.is_progress_bar_enabled(), bitext_mining_evaluator.tqdm
+    datasets.disable_progress_bars()
+    bitext_mining_evaluator.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        bitext_mining_evaluator.tqdm = bar
+        if drawn:
+            datasets.enable_progress_bars()
