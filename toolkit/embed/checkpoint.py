@@ -78,8 +78,10 @@ class Checkpoint:
             architecture = (self.config.get("architectures") or [""])[0]
             decoder = self.model_type == "qwen3" or architecture.endswith("ForCausalLM")
             return "last" if decoder else "mean"
-        for module in self._json("modules.json"):
-            if module["type"].rsplit(".", 1)[-1] == "Pooling":
+        for kind, module in self._modules:
+            if kind == "StaticEmbedding":
+                return "mean"
+            if kind == "Pooling":
                 stated = self._json(Path(module["path"], "config.json"))
                 modes = stated.get("pooling_mode") or [
                     mode for key, mode in _LEGACY_POOLING.items() if stated.get(key)
@@ -132,9 +134,13 @@ class Checkpoint:
     def max_tokens(self, wanted: int | None) -> int:
         """How many tokens of a text are used: `wanted`, or the model's own limit.
 
+        0 for a model that is no transformer (static vectors): it reads texts to their end.
+
         Raises PlanError if `wanted` is beyond the positions the model has, ModelError if the files
         state no limit and none is given.
         """
+        if self.is_sentence_transformer and self._modules[0][0] != "Transformer":
+            return 0
         positions = self.config.get("max_position_embeddings") or 0
         positions -= _OFFSET_POSITIONS.get(self.model_type, 0)
         if wanted is not None:
@@ -153,6 +159,10 @@ class Checkpoint:
         if not limits:
             raise ModelError(f"{self.name} states no maximum length; give one, for example max_tokens=512")
         return min(limits)
+
+    @cached_property
+    def _modules(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(module["type"].rsplit(".", 1)[-1], module) for module in self._json("modules.json")]
 
     @property
     def _family(self) -> Family | None:

@@ -53,7 +53,7 @@ class EmbeddingsEndpoint:
             timeout=config.timeout_s,
         )
         self._encoding = "base64"
-        self._encoding_is_known = False
+        self._base64_was_accepted = False
         self._was_reached = False
 
     def embed(self, texts: Sequence[str], stop: threading.Event) -> np.ndarray:
@@ -62,9 +62,7 @@ class EmbeddingsEndpoint:
         Raises ServerError in one line when tries are used up or the answer is wrong, Stopped when
         `stop` is set while waiting.
         """
-        rows = decode_answer(self._post(texts, stop), count=len(texts), url=self.url)
-        self._encoding_is_known = True
-        return rows
+        return decode_answer(self._post(texts, stop), count=len(texts), url=self.url)
 
     def models(self) -> dict[str, str]:
         """Names the server lists, each with the model behind it (its name again if it does not say).
@@ -113,7 +111,7 @@ class EmbeddingsEndpoint:
                     raise failure from cause  # a wrong address stays wrong: do not let the user wait
             except openai.APIStatusError as error:
                 self._was_reached = True
-                may_be_format = error.status_code in _REFUSES_FORMAT and not self._encoding_is_known
+                may_be_format = error.status_code in _REFUSES_FORMAT and not self._base64_was_accepted
                 if may_be_format and encoding == "base64":
                     self._encoding = "float"
                     continue
@@ -126,6 +124,7 @@ class EmbeddingsEndpoint:
                     raise failure from cause
             else:
                 self._was_reached = True
+                self._base64_was_accepted |= encoding == "base64"
                 return answer.content
             if tries > self._config.retries:
                 raise failure from cause

@@ -8,6 +8,7 @@ texts and takes a text that is a picture's address for a picture.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,15 +40,32 @@ def open_local(config: LocalConfig) -> StreamingEmbedder:
     """
     _check_engine(config, engine=config.engine)
     device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
     checkpoint = find_checkpoint(config)
     engine = _choose_engine(config, checkpoint)
     _check_engine(config, engine=engine)
+    run = _Run(
+        engine=engine,
+        device=device,
+        dtype=_dtype(config.dtype, device),
+        max_tokens=checkpoint.max_tokens(config.max_tokens),
+    )
     if engine == "packed":
         from toolkit.embed.packed import PackedEmbedder
 
-        return PackedEmbedder.load(config, checkpoint.folder)
-    return SentenceTransformersEmbedder(config, checkpoint, device=device, dtype=dtype)
+        resolved = config.model_copy(update={"device": run.device, "dtype": run.dtype})
+        space = _space(checkpoint, run, full_dim=checkpoint.config["hidden_size"])
+        return PackedEmbedder.load(resolved, checkpoint.folder, space=space)
+    return SentenceTransformersEmbedder(config, checkpoint, run)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A config's settings with every ``auto`` decided."""
+
+    engine: str
+    device: str
+    dtype: str
+    max_tokens: int
 
 
 class SentenceTransformersEmbedder(StreamingEmbedder):
@@ -57,28 +75,15 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
     tokens, the empty text has a vector like any other.
     """
 
-    def __init__(self, config: LocalConfig, checkpoint: Checkpoint, *, device: str, dtype: str) -> None:
-        max_tokens = checkpoint.max_tokens(config.max_tokens) if checkpoint.config else 0
-        self._model = _load(config, checkpoint, device=device, dtype=dtype)
+    def __init__(self, config: LocalConfig, checkpoint: Checkpoint, run: _Run) -> None:
+        self._model = _load(config, checkpoint, run)
         self._tokenizer = _text_tokenizer(self._model)
-        if self._tokenizer is None:
-            max_tokens = 0  # such models (static vectors, word averages) read a text to its end
-        elif checkpoint.is_qwen3:
-            check_end_token(self._tokenizer, model=checkpoint.name, max_tokens=max_tokens)
-        self._max_tokens = max_tokens
+        self._max_tokens = run.max_tokens
+        if self._tokenizer and checkpoint.is_qwen3:
+            check_end_token(self._tokenizer, model=checkpoint.name, max_tokens=run.max_tokens)
         self._batch_tokens = config.batch_tokens or self._affordable_tokens(checkpoint)
         full_dim = self._forward(self._features(["probe"])).shape[1]
-        self._space = EmbeddingSpace(
-            model=checkpoint.name,
-            revision=checkpoint.revision,
-            engine="sentence-transformers",
-            dtype=dtype,
-            pooling=checkpoint.pooling,
-            max_tokens=max_tokens,
-            full_dim=full_dim,
-            min_dim=checkpoint.min_dim(full_dim),
-            prompts=checkpoint.prompts,
-        )
+        self._space = _space(checkpoint, run, full_dim=full_dim)
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -192,7 +197,21 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
         return int(min(most, max(least, free_bytes * _FREE_MEMORY_SHARE / bytes_per_token)))
 
 
-def _load(config: LocalConfig, checkpoint: Checkpoint, *, device: str, dtype: str) -> SentenceTransformer:
+def _space(checkpoint: Checkpoint, run: _Run, *, full_dim: int) -> EmbeddingSpace:
+    return EmbeddingSpace(
+        model=checkpoint.name,
+        revision=checkpoint.revision,
+        engine=run.engine,
+        dtype=run.dtype,
+        pooling=checkpoint.pooling,
+        max_tokens=run.max_tokens,
+        full_dim=full_dim,
+        min_dim=checkpoint.min_dim(full_dim),
+        prompts=checkpoint.prompts,
+    )
+
+
+def _load(config: LocalConfig, checkpoint: Checkpoint, run: _Run) -> SentenceTransformer:
     import torch
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
@@ -201,7 +220,7 @@ def _load(config: LocalConfig, checkpoint: Checkpoint, *, device: str, dtype: st
     from transformers.utils import logging as transformers_logging
 
     folder = str(checkpoint.folder)
-    model_options = {"dtype": getattr(torch, dtype), "trust_remote_code": config.trust_remote_code}
+    model_options = {"dtype": getattr(torch, run.dtype), "trust_remote_code": config.trust_remote_code}
     options = {"trust_remote_code": config.trust_remote_code}
     bar_was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # it draws one over each tensor, also when piped
@@ -209,7 +228,7 @@ def _load(config: LocalConfig, checkpoint: Checkpoint, *, device: str, dtype: st
         if checkpoint.is_sentence_transformer:
             model = SentenceTransformer(
                 folder,
-                device=device,
+                device=run.device,
                 model_kwargs=model_options,
                 trust_remote_code=config.trust_remote_code,
                 local_files_only=True,
@@ -220,7 +239,7 @@ def _load(config: LocalConfig, checkpoint: Checkpoint, *, device: str, dtype: st
             )
             mode = "lasttoken" if checkpoint.pooling == "last" else checkpoint.pooling
             pooling = Pooling(transformer.get_embedding_dimension(), mode)
-            model = SentenceTransformer(modules=[transformer, pooling], device=device)
+            model = SentenceTransformer(modules=[transformer, pooling], device=run.device)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"model {checkpoint.name} in {folder} cannot be loaded: {reason}") from error
@@ -251,7 +270,7 @@ def _choose_engine(config: LocalConfig, checkpoint: Checkpoint) -> str:
     if config.engine == "sentence-transformers":
         return config.engine
     try:
-        from toolkit.embed.packed import supports
+        from toolkit.embed.packed import PackedEmbedder, supports  # noqa: F401 - there, or not yet
     except ImportError:
         packed_can = False
     else:
