@@ -120,7 +120,7 @@ def _check(
         raise PlanError(f"k {k} is outside the corpus of {n} documents; choose 1..{n}")
     if compute.backend not in ("auto", "numpy", "torch"):
         raise PlanError(f"unknown backend {compute.backend!r}; choose auto, numpy or torch")
-    if (compute.threads or 1) < 1 or (compute.block_rows or 1) < 1:
+    if any(number is not None and number < 1 for number in (compute.threads, compute.block_rows)):
         raise PlanError(
             f"threads {compute.threads} and block_rows {compute.block_rows} must be at least 1, or None"
         )

@@ -11,10 +11,10 @@ lower row is one partition.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _BLOCK_ROWS = 512
 _QUERY_CHUNK = 256
-_WORST = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_WORST = np.int64(np.iinfo(np.int64).max)
 
 
 def scan(
@@ -52,7 +52,7 @@ def scan(
         return _scan_range(corpus, queries, dims, span, k=k, block_rows=block_rows, progress=progress)
 
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(work, zip(edges[:-1], edges[1:], strict=True)))
+        parts = list(pool.map(work, itertools.pairwise(edges)))
     found = {}
     for dim in dims:
         keys = np.concatenate([part[dim] for part in parts], axis=1)
@@ -78,7 +78,7 @@ def _scan_range(
 ) -> dict[int, np.ndarray]:
     """Best keys (q, k) at each dimension among rows span[0]..span[1]."""
     chunks = [slice(at, at + _QUERY_CHUNK) for at in range(0, len(queries), _QUERY_CHUNK)]
-    best = [[_Best.empty(len(queries[chunk]), k) for _ in dims] for chunk in chunks]
+    best = [[_Best(len(queries[chunk]), k) for _ in dims] for chunk in chunks]
     room = min(_QUERY_CHUNK, len(queries)) * block_rows
     sums, addend, above = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(room, bool)
     for start in range(span[0], span[1], block_rows):
@@ -105,9 +105,7 @@ def _scan_range(
                 previous = dim
         if progress is not None:
             progress(len(block))
-    return {
-        dim: np.concatenate([bests[i].settled() for bests in best], axis=0) for i, dim in enumerate(dims)
-    }
+    return {dim: np.concatenate([bests[i].settled() for bests in best], axis=0) for i, dim in enumerate(dims)}
 
 
 def _inverse_norms(
@@ -131,90 +129,83 @@ def _inverse_norms(
     return inverses, faint
 
 
-@dataclass
 class _Best:
     """The best k rows seen so far of some queries at one dimension, with room for newcomers.
 
-    keys : (q, 3 k) uint64; lower is better. Free places hold the worst key.
-    filled : (q,) places taken.
-    floor : (q, 1) k-th best score at the last settling, -inf before k rows were seen. Three times
-        k makes a settling due each time the rows seen have about tripled.
+    Keys are (q, 2 k) int64, lower is better, and free places hold the worst key; room for k
+    newcomers makes a settling due each time the rows seen have about doubled.
     """
 
-    k: int
-    keys: np.ndarray
-    filled: np.ndarray
-    floor: np.ndarray
-
-    @classmethod
-    def empty(cls, queries: int, k: int) -> _Best:
-        return cls(
-            k,
-            np.full((queries, 3 * k), _WORST),
-            np.zeros(queries, dtype=np.int64),
-            np.full((queries, 1), -np.inf, dtype=np.float32),
-        )
+    def __init__(self, queries: int, k: int) -> None:
+        self._k = k
+        self._keys = np.full((queries, 2 * k), _WORST)
+        self._filled = np.zeros(queries, dtype=np.int64)
+        # What a newcomer must exceed: the k-th best score at the last settling.
+        self._floor = np.full((queries, 1), -np.inf, dtype=np.float32)
 
     def offer(self, scores: np.ndarray, first_row: int, mask: np.ndarray) -> None:
         """Take what lies above the floor from scores (q, rows); `mask` is scratch of that shape."""
-        np.greater(scores, self.floor, out=mask)
+        width = scores.shape[1]
+        if width > self._k and not self._filled.any():
+            # In the first block everything is above the floor; its own k-th best is a better one.
+            kth = np.partition(scores, width - self._k, axis=1)[:, width - self._k, None]
+            np.nextafter(kth, -np.inf, out=self._floor, dtype=np.float32)
+        np.greater(scores, self._floor, out=mask)
         flat = np.flatnonzero(mask)
         if not flat.size:
             return
-        query, column = np.divmod(flat, scores.shape[1])
-        counts = np.bincount(query, minlength=len(self.keys))
-        if int((self.filled + counts).max()) > self.keys.shape[1]:
+        query = flat // width
+        keys = _keys_of(scores.reshape(-1)[flat], flat - query * width + first_row)
+        counts = np.bincount(query, minlength=len(self._keys))
+        if int((self._filled + counts).max()) > self._keys.shape[1]:
             self._settle()
-        keys = _keys_of(scores.reshape(-1)[flat], first_row + column)
-        if int((self.filled + counts).max()) > self.keys.shape[1]:
-            self._take_crowd(query, counts, keys)
-            return
         # Candidates come grouped by query, so a place is the query's fill plus the rank in its group.
-        place = np.arange(len(flat)) + np.repeat(self.filled - (np.cumsum(counts) - counts), counts)
-        self.keys[query, place] = keys
-        self.filled += counts
+        rank = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
+        if int((self._filled + counts).max()) > self._keys.shape[1]:
+            self._take_crowd(query, rank, keys, counts)
+            return
+        self._keys[query, rank + self._filled[query]] = keys
+        self._filled += counts
 
     def settled(self) -> np.ndarray:
         """The best keys (q, k), in no order; places beyond the rows seen hold the worst key."""
         self._settle()
-        return self.keys[:, : self.k]
+        return self._keys[:, : self._k]
 
     def _settle(self) -> None:
-        if self.keys.shape[1] > self.k:
-            self.keys.partition(self.k - 1, axis=1)
+        self._keys.partition(self._k - 1, axis=1)
         self._forget_rest()
 
-    def _take_crowd(self, query: np.ndarray, counts: np.ndarray, keys: np.ndarray) -> None:
-        """More newcomers than places, as in the first block: rank them beside the best k."""
-        crowd = np.full((len(self.keys), int(counts.max())), _WORST)
-        crowd[query, np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)] = keys
-        both = np.concatenate([self.keys[:, : self.k], crowd], axis=1)
-        self.keys[:, : self.k] = np.partition(both, self.k - 1, axis=1)[:, : self.k]
-        self.filled += counts
+    def _take_crowd(self, query: np.ndarray, rank: np.ndarray, keys: np.ndarray, counts: np.ndarray) -> None:
+        """More newcomers than places, as where rows come in rising order: rank them with the best k."""
+        crowd = np.full((len(self._keys), int(counts.max())), _WORST)
+        crowd[query, rank] = keys
+        both = np.concatenate([self._keys[:, : self._k], crowd], axis=1)
+        self._keys[:, : self._k] = np.partition(both, self._k - 1, axis=1)[:, : self._k]
+        self._filled += counts
         self._forget_rest()
 
     def _forget_rest(self) -> None:
-        self.keys[:, self.k :] = _WORST
-        np.minimum(self.filled, self.k, out=self.filled)
-        full = self.filled == self.k
-        self.floor[full, 0] = _scores_of(self.keys[full, self.k - 1])
+        self._keys[:, self._k :] = _WORST
+        np.minimum(self._filled, self._k, out=self._filled)
+        kth = _scores_of(self._keys[:, self._k - 1])
+        np.copyto(self._floor[:, 0], kth, where=self._filled == self._k)
 
 
 def _keys_of(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """One uint64 for each candidate whose ascending order is: score descending, then row ascending.
+    """One int64 for each candidate whose ascending order is: score descending, then row ascending.
 
-    IEEE 754 floats order as integers once the sign bit is flipped, and for negatives all bits.
+    IEEE 754 floats order as signed integers once a negative's lower 31 bits are flipped.
     """
-    bits = (scores + np.float32(0.0)).view(np.uint32)  # -0.0 + 0.0 is 0.0: the two zeros must tie
-    ascending = np.where(bits >> 31, ~bits, bits | np.uint32(0x8000_0000))
-    return ((~ascending).astype(np.uint64) << np.uint64(32)) | rows.astype(np.uint64)
+    bits = (scores + np.float32(0.0)).view(np.int32)  # -0.0 + 0.0 is 0.0: the two zeros must tie
+    descending = ~(bits ^ ((bits >> 31) & np.int32(0x7FFF_FFFF)))
+    return (descending.astype(np.int64) << 32) | rows
 
 
 def _scores_of(keys: np.ndarray) -> np.ndarray:
-    ascending = ~(keys >> np.uint64(32)).astype(np.uint32)
-    bits = np.where(ascending >> 31, ascending & np.uint32(0x7FFF_FFFF), ~ascending)
-    return bits.view(np.float32)
+    ascending = ~(keys >> 32).astype(np.int32)
+    return (ascending ^ ((ascending >> 31) & np.int32(0x7FFF_FFFF))).view(np.float32)
 
 
 def _rows_of(keys: np.ndarray) -> np.ndarray:
-    return (keys & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+    return keys & 0xFFFF_FFFF

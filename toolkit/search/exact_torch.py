@@ -1,0 +1,142 @@
+"""The one-pass exact scan with torch: float32 arithmetic without TF32, on CUDA or any other device.
+
+Knows nothing of what a prefix means; `exact.py` checks arguments and applies the queries' norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from toolkit.errors import PlanError, VectorError
+from toolkit.vectors import normalise
+
+if TYPE_CHECKING:
+    from toolkit.search.exact import Compute
+
+_QUERY_CHUNK = 1_024
+_CPU_BLOCK_ROWS = 2_048
+_BLOCK_BYTES = 1 << 30
+_ROW_BITS = 0xFFFF_FFFF
+
+
+def scan(
+    corpus: np.ndarray | torch.Tensor,
+    queries: np.ndarray,
+    dims: list[int],
+    *,
+    k: int,
+    compute: Compute,
+    device: str,
+    progress: Callable[[int], object] | None,
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """{dim: (rows (q, k) int64, scores (q, k) float32)}; scores lack the query's norm."""
+    target = _device(device)
+    on_cpu = target.type == "cpu"
+    block_rows = compute.block_rows or (_CPU_BLOCK_ROWS if on_cpu else _fitting_rows(corpus.shape[1], k))
+    asked = torch.from_numpy(queries).to(target)
+    chunks = [slice(at, at + _QUERY_CHUNK) for at in range(0, len(queries), _QUERY_CHUNK)]
+    best: list[list[torch.Tensor | None]] = [[None] * len(dims) for _ in chunks]
+    with _full_float32(), torch.inference_mode():
+        for start in range(0, corpus.shape[0], block_rows):
+            block = _to_device(corpus[start : start + block_rows], target)
+            inverses, faint = _inverse_norms(block, dims, start)
+            rows = torch.arange(start, start + len(block), device=target)
+            for chunk, bests in zip(chunks, best, strict=True):
+                some = asked[chunk]
+                products = torch.zeros(len(some), len(block), device=target)
+                previous = 0
+                for i, dim in enumerate(dims):
+                    products.addmm_(some[:, previous:dim], block[:, previous:dim].T)
+                    scores = products * inverses[i]
+                    if faint[i].numel():
+                        lifted = normalise(block[faint[i], :dim].cpu().numpy())
+                        scores[:, faint[i]] = some[:, :dim] @ torch.from_numpy(lifted).to(target).T
+                    bests[i] = _keep_best(bests[i], scores, rows, k)
+                    previous = dim
+            if progress is not None:
+                progress(len(block))
+    found = {}
+    for i, dim in enumerate(dims):
+        keys = torch.cat([bests[i] for bests in best])
+        found[dim] = ((_ROW_BITS - (keys & _ROW_BITS)).cpu().numpy(), _scores_of(keys).cpu().numpy())
+    return found
+
+
+def _device(name: str) -> torch.device:
+    try:
+        target = torch.device(name)
+    except RuntimeError:
+        raise PlanError(f"unknown device {name!r}; choose auto, cpu, cuda or cuda:<number>") from None
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise PlanError(f"device {name!r} is not here: torch sees no CUDA device; choose cpu or auto")
+    return target
+
+
+def _fitting_rows(full_dim: int, k: int) -> int:
+    """Rows of a float32 block, its products, scores and 64-bit keys within the block's bytes."""
+    return max(k, _BLOCK_BYTES // (4 * full_dim + 16 * _QUERY_CHUNK))
+
+
+def _to_device(block: np.ndarray | torch.Tensor, target: torch.device) -> torch.Tensor:
+    if isinstance(block, np.ndarray):
+        # A copy, because torch refuses to wrap a read-only mapped file.
+        block = torch.from_numpy(np.array(block))
+    return block.to(target).float()
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """TF32 keeps 10 bits of the mantissa: neighbours would differ from a float32 search."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def _inverse_norms(
+    block: torch.Tensor, dims: list[int], first_row: int
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    from toolkit.search.exact import TINY_NORM
+
+    squares = torch.zeros(len(block), device=block.device)
+    prefixes, previous = [], 0
+    for dim in dims:
+        segment = block[:, previous:dim]
+        squares = squares + segment.square().sum(dim=1)
+        prefixes.append(squares)
+        previous = dim
+    stacked = torch.stack(prefixes)
+    usable = stacked > TINY_NORM**2
+    # One transfer for the whole block: the device waits once, not once for each dimension.
+    finite, none_faint = torch.stack([stacked[-1].isfinite().all(), usable.all()]).tolist()
+    if not finite:
+        broken = first_row + int(stacked[-1].isfinite().logical_not().nonzero()[0])
+        raise VectorError(f"corpus row {broken} holds NaN or infinity; embed it again")
+    inverses = torch.where(usable, stacked.rsqrt(), 0.0)
+    if none_faint:
+        nothing = torch.empty(0, dtype=torch.int64, device=block.device)
+        return list(inverses), [nothing] * len(dims)
+    return list(inverses), [(~row).nonzero()[:, 0] for row in usable]
+
+
+def _keep_best(best: torch.Tensor | None, scores: torch.Tensor, rows: torch.Tensor, k: int) -> torch.Tensor:
+    """Best keys so far, sorted. A key is a score above and the complement of its row below."""
+    bits = (scores + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0: the two zeros must tie
+    ascending = bits ^ ((bits >> 31) & 0x7FFF_FFFF)
+    keys = (ascending.to(torch.int64) << 32) | (_ROW_BITS - rows)
+    if best is not None:
+        keys = torch.cat([best, keys], dim=1)
+    return keys.topk(min(k, keys.shape[1]), dim=1).values
+
+
+def _scores_of(keys: torch.Tensor) -> torch.Tensor:
+    ascending = (keys >> 32).to(torch.int32)
+    return (ascending ^ ((ascending >> 31) & 0x7FFF_FFFF)).view(torch.float32)
