@@ -100,6 +100,21 @@ def test_qwen3_without_its_end_token_is_refused(tmp_path, engine):
 def test_the_engine_is_reported(bert, qwen3):
     assert opened(bert).space.engine == "sentence-transformers"
     assert opened_qwen3(qwen3).space.engine == "sentence-transformers"
+    assert opened(qwen3).space.engine == "packed"
+
+
+def test_both_engines_agree(qwen3):
+    packed, reference = opened(qwen3), opened_qwen3(qwen3)
+    np.testing.assert_allclose(packed.encode(SENTENCES), reference.encode(SENTENCES), atol=2e-6)
+    assert packed.space.full_dim == reference.space.full_dim
+    assert packed.space.fingerprint != reference.space.fingerprint
+
+
+def test_a_decoder_with_more_than_pooling_is_not_packed(tmp_path):
+    folder = make_qwen3(tmp_path / "dense")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(PlanError, match="cannot run dense"):
+        opened(folder, engine="packed")
 
 
 def test_the_files_decide_the_space(cls_model):

@@ -91,6 +91,13 @@ class Checkpoint:
         return "none"
 
     @property
+    def is_bare(self) -> bool:
+        """Whether nothing but pooling and normalising follows the transformer, and no adapter is in it."""
+        kinds = {kind for kind, _ in self._modules}
+        has_adapter = (self.folder / "adapter_config.json").exists()
+        return kinds <= {"Transformer", "Pooling", "Normalize"} and not has_adapter
+
+    @property
     def is_qwen3(self) -> bool:
         """Whether it is a Qwen3 decoder pooled at its last token, as Qwen3-Embedding is."""
         return self.model_type == "qwen3" and self.pooling == "last"

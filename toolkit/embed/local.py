@@ -38,23 +38,20 @@ def open_local(config: LocalConfig) -> StreamingEmbedder:
     Raises PlanError for settings that cannot work together, ModelError for a model that cannot be
     found, cannot be loaded or would give wrong vectors.
     """
-    _check_engine(config, engine=config.engine)
+    _check_engine(config, engine=config.engine)  # before anything is downloaded
     device = _device(config.device)
     checkpoint = find_checkpoint(config)
     engine = _choose_engine(config, checkpoint)
+    if engine == "packed":
+        from toolkit.embed.packed import PackedEmbedder
+
+        return PackedEmbedder.load(config, checkpoint)
     _check_engine(config, engine=engine)
     run = _Run(
-        engine=engine,
         device=device,
         dtype=_dtype(config.dtype, device),
         max_tokens=checkpoint.max_tokens(config.max_tokens),
     )
-    if engine == "packed":
-        from toolkit.embed.packed import PackedEmbedder
-
-        resolved = config.model_copy(update={"device": run.device, "dtype": run.dtype})
-        space = _space(checkpoint, run, full_dim=checkpoint.config["hidden_size"])
-        return PackedEmbedder.load(resolved, checkpoint.folder, space=space)
     return SentenceTransformersEmbedder(config, checkpoint, run)
 
 
@@ -62,7 +59,6 @@ def open_local(config: LocalConfig) -> StreamingEmbedder:
 class _Run:
     """A config's settings with every ``auto`` decided."""
 
-    engine: str
     device: str
     dtype: str
     max_tokens: int
@@ -83,7 +79,17 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
             check_end_token(self._tokenizer, model=checkpoint.name, max_tokens=run.max_tokens)
         self._batch_tokens = config.batch_tokens or self._affordable_tokens(checkpoint)
         full_dim = self._forward(self._features(["probe"])).shape[1]
-        self._space = _space(checkpoint, run, full_dim=full_dim)
+        self._space = EmbeddingSpace(
+            model=checkpoint.name,
+            revision=checkpoint.revision,
+            engine="sentence-transformers",
+            dtype=run.dtype,
+            pooling=checkpoint.pooling,
+            max_tokens=run.max_tokens,
+            full_dim=full_dim,
+            min_dim=checkpoint.min_dim(full_dim),
+            prompts=checkpoint.prompts,
+        )
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -197,20 +203,6 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
         return int(min(most, max(least, free_bytes * _FREE_MEMORY_SHARE / bytes_per_token)))
 
 
-def _space(checkpoint: Checkpoint, run: _Run, *, full_dim: int) -> EmbeddingSpace:
-    return EmbeddingSpace(
-        model=checkpoint.name,
-        revision=checkpoint.revision,
-        engine=run.engine,
-        dtype=run.dtype,
-        pooling=checkpoint.pooling,
-        max_tokens=run.max_tokens,
-        full_dim=full_dim,
-        min_dim=checkpoint.min_dim(full_dim),
-        prompts=checkpoint.prompts,
-    )
-
-
 def _load(config: LocalConfig, checkpoint: Checkpoint, run: _Run) -> SentenceTransformer:
     import torch
     from safetensors import SafetensorError
@@ -269,12 +261,9 @@ def _text_tokenizer(model: SentenceTransformer) -> Any:  # noqa: ANN401 - a tran
 def _choose_engine(config: LocalConfig, checkpoint: Checkpoint) -> str:
     if config.engine == "sentence-transformers":
         return config.engine
-    try:
-        from toolkit.embed.packed import PackedEmbedder, supports  # noqa: F401 - there, or not yet
-    except ImportError:
-        packed_can = False
-    else:
-        packed_can = supports(checkpoint.config) and checkpoint.pooling == "last"
+    from toolkit.embed.packed import supports
+
+    packed_can = checkpoint.is_bare and checkpoint.pooling == "last" and supports(checkpoint.config)
     if config.engine == "packed" and not packed_can:
         raise PlanError(
             f"engine 'packed' cannot run {checkpoint.name} ({checkpoint.model_type or 'unknown'}, "
