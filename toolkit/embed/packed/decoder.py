@@ -1,0 +1,154 @@
+"""One forward pass over a pack: token ids in, unit rows out. Knows nothing of texts or of scheduling.
+
+The last layer is worked out for each text's last token only: nothing reads the other states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import torch
+
+from toolkit.embed.packed.precision import Arithmetic
+from toolkit.embed.packed.reference import Keys, Rotary
+from toolkit.embed.packed.weights import LayerWeights, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A pack on the device.
+
+    tokens, places, starts : (t,) int32, as in `packing.Pack`.
+    last_rows : (n,) int32 row of each text's last token; may be followed by repetitions.
+    lengths : tokens of each text, for operations that go text by text; empty where kernels do the work.
+    """
+
+    tokens: torch.Tensor
+    places: torch.Tensor
+    starts: torch.Tensor
+    last_rows: torch.Tensor
+    lengths: Sequence[int]
+
+
+class Decoder:
+    """A Qwen3 decoder with its buffers; one pass at a time.
+
+    ops : `reference` or `kernels`.
+    """
+
+    def __init__(self, weights: Weights, arithmetic: Arithmetic, ops: ModuleType) -> None:
+        shape = weights.shape
+        self.shape = shape
+        self._arithmetic = arithmetic
+        self._ops = ops
+        self._embedding, self._final_norm = weights.embedding, weights.final_norm
+        self._layers = tuple(_with_matrices(layer, arithmetic) for layer in weights.layers)
+        self._rotary = Rotary.of(
+            positions=shape.positions,
+            head_dim=shape.head_dim,
+            theta=shape.rope_theta,
+            device=weights.embedding.device,
+        )
+        self.reserved = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._embedding.device
+
+    def reserve(self, tokens: int) -> None:
+        """Make the buffers for packs of at most `tokens`; raises torch.OutOfMemoryError."""
+        self.reserved = 0
+        self._x = self._qkv = self._attended = self._gate_up = None
+        self._arithmetic.reserve(0)
+        shape = self.shape
+
+        def rows(width: int) -> torch.Tensor:
+            return torch.empty(tokens, width, device=self._embedding.device, dtype=self._embedding.dtype)
+
+        self._x, self._attended = rows(shape.hidden), rows(shape.q_width)
+        self._qkv, self._gate_up = rows(shape.qkv_width), rows(2 * shape.intermediate)
+        self._arithmetic.reserve(tokens)
+        self.reserved = tokens
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """(n, hidden) float32 unit rows of the texts in `batch`, which must fit what is reserved."""
+        total = len(batch.tokens)
+        x = torch.index_select(self._embedding, 0, batch.tokens, out=self._x[:total])
+        delta = None
+        for layer in self._layers[:-1]:
+            delta = self._layer(layer, x, delta, batch)
+        x, delta = self._last_layer(self._layers[-1], x, delta, batch)
+        if delta is not None:
+            x = x + delta
+        states = torch.empty_like(x)
+        self._ops.rms_norm(x, self._final_norm, self.shape.norm_eps, out=states)
+        return torch.nn.functional.normalize(states.float(), dim=-1)
+
+    def _layer(
+        self, layer: LayerWeights, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch
+    ) -> torch.Tensor | None:
+        shape, arithmetic = self.shape, self._arithmetic
+        qkv = self._qkv[: len(x)]
+        arithmetic.multiply(arithmetic.norm(x, delta, layer.input_norm), layer.qkv, out=qkv)
+        self._rotate(layer, qkv, (shape.heads, shape.kv_heads), batch.places)
+        keys = Keys(qkv, shape.q_width, shape.q_width + shape.kv_width, shape.kv_heads, batch.lengths)
+        attended = self._ops.attend(
+            qkv[:, : shape.q_width],
+            keys,
+            batch.starts,
+            ends=None,
+            head_dim=shape.head_dim,
+            out=self._attended[: len(x)],
+        )
+        return self._mlp(layer, x, arithmetic.add(arithmetic.rows(attended), layer.out, x))
+
+    def _last_layer(
+        self, layer: LayerWeights, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        shape, arithmetic, chosen = self.shape, self._arithmetic, batch.last_rows
+        normed = arithmetic.norm(x, delta, layer.input_norm)
+        # The buffer of all three is large enough, and free: narrow rows of keys and values lie in it densely.
+        kv = self._qkv.view(-1)[: len(x) * 2 * shape.kv_width].view(len(x), 2 * shape.kv_width)
+        arithmetic.multiply(normed, layer.qkv[shape.q_width :], out=kv)
+        self._rotate(layer, kv, (0, shape.kv_heads), batch.places)
+        queries = x.new_empty(len(chosen), shape.q_width)
+        arithmetic.multiply(arithmetic.pick(normed, chosen), layer.qkv[: shape.q_width], out=queries)
+        self._rotate(layer, queries, (shape.heads, 0), batch.places[chosen])
+        attended = self._ops.attend(
+            queries,
+            Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths),
+            batch.starts[chosen],
+            ends=chosen,
+            head_dim=shape.head_dim,
+            out=torch.empty_like(queries),
+        )
+        x = x[chosen]
+        return x, self._mlp(layer, x, arithmetic.add(arithmetic.rows(attended), layer.out, x))
+
+    def _mlp(self, layer: LayerWeights, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor | None:
+        arithmetic = self._arithmetic
+        gate_up = self._gate_up[: len(x)]
+        arithmetic.multiply(arithmetic.norm(x, delta, layer.mlp_norm), layer.gate_up, out=gate_up)
+        return arithmetic.add(arithmetic.gated(gate_up), layer.down, x)
+
+    def _rotate(
+        self, layer: LayerWeights, rows: torch.Tensor, heads: tuple[int, int], places: torch.Tensor
+    ) -> None:
+        self._ops.rotate(
+            rows,
+            layer.q_norm,
+            layer.k_norm,
+            self.shape.norm_eps,
+            heads=heads,
+            rotary=self._rotary,
+            places=places,
+        )
+
+
+def _with_matrices(layer: LayerWeights, arithmetic: Arithmetic) -> LayerWeights:
+    names = ("qkv", "out", "gate_up", "down")
+    return replace(layer, **{name: arithmetic.matrix(getattr(layer, name)) for name in names})

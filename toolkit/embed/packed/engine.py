@@ -1,0 +1,192 @@
+"""The packed embedder: texts in, rows out in the order packs finish, host and device at work together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from toolkit.embed.checkpoint import Checkpoint
+from toolkit.embed.config import LocalConfig
+from toolkit.embed.encodable import encodable
+from toolkit.embed.packed import reference
+from toolkit.embed.packed.ahead import ahead
+from toolkit.embed.packed.decoder import Decoder
+from toolkit.embed.packed.packing import Pack, Packer, Tokeniser, packs
+from toolkit.embed.packed.precision import Fp8, Plain
+from toolkit.embed.packed.runner import Runner
+from toolkit.embed.packed.shape import DecoderShape
+from toolkit.embed.packed.weights import Weights, load_weights, random_weights
+from toolkit.embed.protocol import Block, StreamingEmbedder
+from toolkit.errors import MissingPackageError, PlanError
+from toolkit.space import QWEN3_PROMPTS, EmbeddingSpace
+
+_MIN_DIM = 32  # Qwen3-Embedding model card
+_CPU_BUDGET = 4_096
+_GPU_BUDGET = 32_768  # tokens; more gained nothing on an H200
+_FREE_MEMORY_SHARE = 0.5
+_PACKS_AHEAD = 3
+# Fewer texts than this are tokenised in line: a thread would cost more than it hides.
+_INLINE_TEXTS = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a config comes to on this machine.
+
+    stored : dtype of weights and residual stream; `fp8` says whether products are in FP8.
+    fused : whether Triton kernels do a layer's work between the products.
+    """
+
+    device: torch.device
+    stored: torch.dtype
+    fp8: bool
+    fused: bool
+
+    @classmethod
+    def of(cls, config: LocalConfig, shape: DecoderShape) -> Setting:
+        """Raises PlanError for what cannot work together here."""
+        wanted = config.device
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(wanted)
+        cuda = device.type == "cuda"
+        default = torch.bfloat16 if cuda else torch.float32
+        stored = default if config.dtype in ("auto", "fp8") else getattr(torch, config.dtype)
+        possible = cuda and stored != torch.float32 and shape.head_dim & (shape.head_dim - 1) == 0
+        if config.compile and not possible:
+            raise PlanError(
+                f"compile needs CUDA and a 16-bit dtype, not {config.dtype} on {device}; leave compile unset"
+            )
+        if possible and config.compile is not False and find_spec("triton") is None:
+            raise MissingPackageError("triton", needed_for="the packed engine on CUDA", extra="gpu")
+        return cls(device, stored, config.dtype == "fp8", possible and config.compile is not False)
+
+    @property
+    def dtype_name(self) -> str:
+        """As `EmbeddingSpace.dtype` names it."""
+        return "fp8" if self.fp8 else str(self.stored).removeprefix("torch.")
+
+
+class PackedEmbedder(StreamingEmbedder):
+    """Qwen3-family decoders, pooled at the last token; the weights serve every dimension and instruction."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        tokeniser: Tokeniser,
+        space: EmbeddingSpace,
+        *,
+        setting: Setting,
+        budget: int | None,
+    ) -> None:
+        self._space = space
+        self._tokeniser = tokeniser
+        self.setting = setting
+        if setting.fused:
+            from toolkit.embed.packed import kernels as ops
+        else:
+            ops = reference
+        arithmetic = (Fp8 if setting.fp8 else Plain)(
+            weights.shape, ops, device=setting.device, dtype=setting.stored
+        )
+        decoder = Decoder(weights, arithmetic, ops)
+        budget = budget or _affordable_tokens(weights.shape, setting)
+        self._runner = Runner(decoder, device=setting.device, budget=budget, fused=setting.fused)
+
+    @classmethod
+    def load(cls, config: LocalConfig, checkpoint: Checkpoint) -> PackedEmbedder:
+        """Load a checkpoint; raises ModelError if it is incomplete or would give wrong vectors."""
+        shape = DecoderShape.from_config(checkpoint.config)
+        setting = Setting.of(config, shape)
+        max_tokens = checkpoint.max_tokens(config.max_tokens)
+        space = EmbeddingSpace(
+            model=checkpoint.name,
+            revision=checkpoint.revision,
+            engine="packed",
+            dtype=setting.dtype_name,
+            pooling="last",
+            max_tokens=max_tokens,
+            full_dim=shape.hidden,
+            min_dim=checkpoint.min_dim(shape.hidden),
+            prompts=checkpoint.prompts,
+        )
+        tokeniser = Tokeniser(checkpoint.folder, model=checkpoint.name, max_tokens=max_tokens)
+        weights = load_weights(checkpoint.folder, shape, device=setting.device, dtype=setting.stored)
+        return cls(weights, tokeniser, space, setting=setting, budget=config.batch_tokens)
+
+    @classmethod
+    def random(cls, config: LocalConfig, shape: DecoderShape, tokenizer_folder: Path) -> PackedEmbedder:
+        """A model of a given shape with random weights, to measure speed where no checkpoint can be had.
+
+        ``config.model`` is only its name; the weights are the same for the same device and shape.
+        """
+        setting = Setting.of(config, shape)
+        max_tokens = config.max_tokens or shape.positions
+        space = EmbeddingSpace(
+            model=config.model,
+            revision="random-0",
+            engine="packed",
+            dtype=setting.dtype_name,
+            pooling="last",
+            max_tokens=max_tokens,
+            full_dim=shape.hidden,
+            min_dim=min(_MIN_DIM, shape.hidden),
+            prompts=QWEN3_PROMPTS,
+        )
+        tokeniser = Tokeniser(tokenizer_folder, model=config.model, max_tokens=max_tokens)
+        weights = random_weights(shape, device=setting.device, dtype=setting.stored)
+        return cls(weights, tokeniser, space, setting=setting, budget=config.batch_tokens)
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """What decides the vectors' values."""
+        return self._space
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, such as ``cpu`` or ``cuda``."""
+        return str(self.setting.device)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens in one forward pass; less than asked for after running out of memory."""
+        return self._runner.budget
+
+    def stream(self, texts: Sequence[str]) -> Iterator[Block]:
+        """Yield packs as they finish: the longest texts first."""
+        clean = encodable(texts)
+        if len(clean) < _INLINE_TEXTS:
+            return self.stream_packs(self.packs(clean))
+        return self.stream_packs(ahead(self.packs(clean), depth=_PACKS_AHEAD))
+
+    def packs(self, texts: Sequence[str]) -> Iterator[Pack]:
+        """Tokenise and pack, without running anything; follows the budget as it changes."""
+        packer = Packer(self._runner.budget)
+        for pack in packs(texts, self._tokeniser, packer):
+            yield pack
+            packer.budget = self._runner.budget
+
+    def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
+        """Run packs that were made before."""
+        return self._runner.run(packs)
+
+    def close(self) -> None:
+        """Give the model's memory back; the embedder cannot be used afterwards."""
+        del self._runner
+        if self.setting.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _affordable_tokens(shape: DecoderShape, setting: Setting) -> int:
+    if setting.device.type != "cuda":
+        return _CPU_BUDGET
+    # Live at once: residual, its norm and what a product adds; queries, keys, values; what attention
+    # mixed; both gates and their product.
+    numbers = 3 * shape.hidden + shape.qkv_width + shape.q_width + 3 * shape.intermediate
+    free_bytes, _ = torch.cuda.mem_get_info(setting.device)
+    affordable = int(free_bytes * _FREE_MEMORY_SHARE / (numbers * setting.stored.itemsize))
+    return max(256, min(_GPU_BUDGET, affordable // 128 * 128))

@@ -1,0 +1,338 @@
+"""The operations of `reference` as Triton kernels, for CUDA and 16-bit floats; arithmetic in float32.
+
+Attention needs neither padding nor a table of texts: a tile of queries may span many short texts, each
+row knows the first key it may see, and the tile walks only the keys that some row of it sees. So the
+shape of a launch depends on the number of tokens alone, and nothing recompiles or launches empty
+blocks. Compiled kernels are kept on disk by Triton (TRITON_CACHE_DIR, by default ~/.triton).
+"""
+
+# ruff: noqa: ANN001, N803 - kernel arguments have no Python types, and constants are upper case in Triton
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from toolkit.embed.packed.reference import FP8_MAX, Keys, Rotary
+
+_LOG2_E = math.log2(math.e)
+_FP8_MAX = tl.constexpr(FP8_MAX)
+# Tile of queries x keys, warps and pipeline depth, by query rows: chosen by measurement on an H200.
+_WIDE_TILE = (128, 64, 8, 3)
+_NARROW_TILE = (64, 64, 4, 3)
+_NARROW_BELOW = 2_048
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:
+    """As `reference.rms_norm`."""
+    rows, width = x.shape
+    block = triton.next_power_of_2(width)
+    _rms_norm[(rows,)](x, weight, out, width, eps, BLOCK=block, num_warps=_row_warps(block))
+    return out
+
+
+def rotate(
+    rows: torch.Tensor,
+    q_norm: torch.Tensor,
+    k_norm: torch.Tensor,
+    eps: float,
+    *,
+    heads: tuple[int, int],
+    rotary: Rotary,
+    places: torch.Tensor,
+) -> None:
+    """As `reference.rotate`."""
+    q_heads, k_heads = heads
+    group = math.gcd(math.gcd(q_heads, k_heads), 8)
+    grid = (len(rows), (q_heads + k_heads) // group)
+    _rotate[grid](
+        rows,
+        q_norm,
+        k_norm,
+        rotary.cos,
+        rotary.sin,
+        places,
+        rows.stride(0),
+        q_heads // group,
+        eps,
+        GROUP=group,
+        HALF=q_norm.shape[0] // 2,
+        num_warps=2,
+    )
+
+
+def attend(
+    queries: torch.Tensor,
+    keys: Keys,
+    starts: torch.Tensor,
+    *,
+    ends: torch.Tensor | None,
+    head_dim: int,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """As `reference.attend`."""
+    rows = len(queries)
+    heads = queries.shape[1] // head_dim
+    tile = _NARROW_TILE if rows < _NARROW_BELOW else _WIDE_TILE
+    q_tile, k_tile, warps, stages = tile
+    buffer = TensorDescriptor(
+        keys.buffer, list(keys.buffer.shape), list(keys.buffer.stride()), [k_tile, head_dim]
+    )
+    _attend[(triton.cdiv(rows, q_tile) * heads,)](
+        queries,
+        buffer,
+        out,
+        starts,
+        starts if ends is None else ends,
+        rows,
+        queries.stride(0),
+        out.stride(0),
+        heads,
+        heads // keys.kv_heads,
+        keys.k_column,
+        keys.v_column,
+        _LOG2_E / math.sqrt(head_dim),
+        OWN_ROW=ends is None,
+        HEAD_DIM=head_dim,
+        Q_TILE=q_tile,
+        K_TILE=k_tile,
+        num_warps=warps,
+        num_stages=stages,
+    )
+    return out
+
+
+def silu_mul(gate_up: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    """As `reference.silu_mul`."""
+    rows, width = out.shape
+    _silu_mul[(rows, triton.cdiv(width, 1024))](gate_up, out, width, BLOCK=1024, num_warps=4)
+    return out
+
+
+def quantise(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
+    """As `reference.quantise`."""
+    rows, width = x.shape
+    block = triton.next_power_of_2(width)
+    _quantise[(rows,)](x, out, scales, width, BLOCK=block, num_warps=_row_warps(block))
+
+
+def add_norm_quantise(
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    out: torch.Tensor,
+    scales: torch.Tensor,
+) -> None:
+    """As `reference.add_norm_quantise`."""
+    rows, width = x.shape
+    block = triton.next_power_of_2(width)
+    _add_norm_quantise[(rows,)](
+        x,
+        x if delta is None else delta,
+        weight,
+        out,
+        scales,
+        width,
+        eps,
+        ADD=delta is not None,
+        BLOCK=block,
+        num_warps=_row_warps(block),
+    )
+
+
+def silu_mul_quantise(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
+    """As `reference.silu_mul_quantise`."""
+    rows, width = out.shape
+    block = triton.next_power_of_2(width)
+    _silu_mul_quantise[(rows,)](gate_up, out, scales, width, BLOCK=block, num_warps=_row_warps(block))
+
+
+def _row_warps(block: int) -> int:
+    # 16 numbers a thread: two 16-byte loads of 16-bit floats.
+    return min(16, max(1, block // 512))
+
+
+@triton.jit
+def _rms_norm(x_ptr, weight_ptr, out_ptr, width, eps, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < width
+    x = tl.load(x_ptr + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(x * x, axis=0) / width + eps)
+    tl.store(out_ptr + row * width + columns, (x * scale * weight).to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _rotate(
+    rows_ptr,
+    q_norm_ptr,
+    k_norm_ptr,
+    cos_ptr,
+    sin_ptr,
+    places_ptr,
+    stride,
+    q_groups,
+    eps,
+    GROUP: tl.constexpr,
+    HALF: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(1)
+    half = tl.arange(0, HALF)
+    heads = group * GROUP + tl.arange(0, GROUP)
+    low_ptr = rows_ptr + row * stride + heads[:, None] * (2 * HALF) + half[None, :]
+    low = tl.load(low_ptr).to(tl.float32)
+    high = tl.load(low_ptr + HALF).to(tl.float32)
+    weight_ptr = q_norm_ptr if group < q_groups else k_norm_ptr
+    squares = tl.sum(low * low, axis=1) + tl.sum(high * high, axis=1)
+    scale = tl.rsqrt(squares / (2 * HALF) + eps)[:, None]
+    low = low * scale * tl.load(weight_ptr + half).to(tl.float32)[None, :]
+    high = high * scale * tl.load(weight_ptr + HALF + half).to(tl.float32)[None, :]
+    place = tl.load(places_ptr + row).to(tl.int64)
+    cos = tl.load(cos_ptr + place * HALF + half)[None, :]
+    sin = tl.load(sin_ptr + place * HALF + half)[None, :]
+    tl.store(low_ptr, (low * cos - high * sin).to(rows_ptr.dtype.element_ty))
+    tl.store(low_ptr + HALF, (high * cos + low * sin).to(rows_ptr.dtype.element_ty))
+
+
+@triton.jit
+def _attend(
+    queries_ptr,
+    keys,
+    out_ptr,
+    starts_ptr,
+    ends_ptr,
+    n_rows,
+    q_stride,
+    out_stride,
+    n_heads,
+    heads_a_key,
+    k_column,
+    v_column,
+    scale_log2,
+    OWN_ROW: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    Q_TILE: tl.constexpr,
+    K_TILE: tl.constexpr,
+):
+    # Heads vary fastest, so that those sharing keys run together; late tiles, the heavy ones of a long
+    # text, start first.
+    program = tl.program_id(0)
+    head = program % n_heads
+    tile = tl.num_programs(0) // n_heads - 1 - program // n_heads
+    key_head = head // heads_a_key
+    k_column += key_head * HEAD_DIM
+    v_column += key_head * HEAD_DIM
+
+    rows = tile * Q_TILE + tl.arange(0, Q_TILE)
+    inside = rows < n_rows
+    rows = tl.minimum(rows, n_rows - 1)
+    first = tl.load(starts_ptr + rows)
+    last = rows if OWN_ROW else tl.load(ends_ptr + rows)
+    columns = tl.arange(0, HEAD_DIM)
+    q = tl.load(queries_ptr + rows[:, None].to(tl.int64) * q_stride + head * HEAD_DIM + columns[None, :])
+
+    begin = tl.min(first, axis=0)
+    end = tl.max(last, axis=0) + 1
+    # Keys that every row of the tile sees need no mask.
+    shared = tl.maximum(tl.min(last, axis=0) + 1 - begin, 0) // K_TILE * K_TILE
+    open_end = tl.where(tl.max(first, axis=0) == begin, begin + shared, begin)
+
+    best = tl.full([Q_TILE], -1.0e30, dtype=tl.float32)
+    total = tl.zeros([Q_TILE], dtype=tl.float32)
+    mixed = tl.zeros([Q_TILE, HEAD_DIM], dtype=tl.float32)
+    for start in tl.range(begin, open_end, K_TILE):
+        k = keys.load([start, k_column])
+        scores = tl.dot(q, k.T) * scale_log2
+        better = tl.maximum(best, tl.max(scores, axis=1))
+        shares = tl.exp2(scores - better[:, None])
+        fade = tl.exp2(best - better)
+        total = total * fade + tl.sum(shares, axis=1)
+        v = keys.load([start, v_column])
+        mixed = tl.dot(shares.to(v.dtype), v, mixed * fade[:, None])
+        best = better
+    for start in tl.range(open_end, end, K_TILE):
+        k = keys.load([start, k_column])
+        scores = tl.dot(q, k.T) * scale_log2
+        key_rows = start + tl.arange(0, K_TILE)
+        seen = (key_rows[None, :] >= first[:, None]) & (key_rows[None, :] <= last[:, None])
+        scores = tl.where(seen, scores, float("-inf"))
+        better = tl.maximum(best, tl.max(scores, axis=1))
+        shares = tl.exp2(scores - better[:, None])
+        fade = tl.exp2(best - better)
+        total = total * fade + tl.sum(shares, axis=1)
+        v = keys.load([start, v_column])
+        mixed = tl.dot(shares.to(v.dtype), v, mixed * fade[:, None])
+        best = better
+    mixed = mixed / total[:, None]
+    where = out_ptr + rows[:, None].to(tl.int64) * out_stride + head * HEAD_DIM + columns[None, :]
+    tl.store(where, mixed.to(out_ptr.dtype.element_ty), mask=inside[:, None])
+
+
+@triton.jit
+def _silu_mul(gate_up_ptr, out_ptr, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    gate_ptr = gate_up_ptr + row * 2 * width + columns
+    gate = tl.load(gate_ptr, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_ptr + width, mask=inside, other=0.0).to(tl.float32)
+    tl.store(
+        out_ptr + row * width + columns,
+        (gate * tl.sigmoid(gate) * up).to(out_ptr.dtype.element_ty),
+        mask=inside,
+    )
+
+
+@triton.jit
+def _store_quantised(wide, out_ptr, scales_ptr, row, width, columns, inside):
+    largest = tl.maximum(tl.max(tl.abs(wide), axis=0), 1e-12)
+    tl.store(scales_ptr + row, largest / _FP8_MAX)
+    tl.store(
+        out_ptr + row * width + columns,
+        (wide * (_FP8_MAX / largest)).to(out_ptr.dtype.element_ty),
+        mask=inside,
+    )
+
+
+@triton.jit
+def _quantise(x_ptr, out_ptr, scales_ptr, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < width
+    x = tl.load(x_ptr + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    _store_quantised(x, out_ptr, scales_ptr, row, width, columns, inside)
+
+
+@triton.jit
+def _add_norm_quantise(
+    x_ptr, delta_ptr, weight_ptr, out_ptr, scales_ptr, width, eps, ADD: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < width
+    x = tl.load(x_ptr + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        x += tl.load(delta_ptr + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+        tl.store(x_ptr + row * width + columns, x.to(x_ptr.dtype.element_ty), mask=inside)
+    weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(x * x, axis=0) / width + eps)
+    _store_quantised(x * scale * weight, out_ptr, scales_ptr, row, width, columns, inside)
+
+
+@triton.jit
+def _silu_mul_quantise(gate_up_ptr, out_ptr, scales_ptr, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < width
+    gate_ptr = gate_up_ptr + row * 2 * width + columns
+    gate = tl.load(gate_ptr, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(gate_ptr + width, mask=inside, other=0.0).to(tl.float32)
+    _store_quantised(gate * tl.sigmoid(gate) * up, out_ptr, scales_ptr, row, width, columns, inside)
