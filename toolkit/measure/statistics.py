@@ -56,7 +56,7 @@ def mean_intervals(
     they are the normal probabilities of the t interval's bounds. BCa was tried and is worse where most
     values are equal, as differences between good settings are.
     """
-    values = _matrix(values)
+    values = as_columns(values)
     low, high = _bootstrap_bounds(values, level=level, resamples=resamples, seed=seed)
     return [
         Interval(float(mean), float(lo), float(hi), len(values))
@@ -181,17 +181,8 @@ def _blocks(total: int) -> Iterator[int]:
         yield min(_BLOCK, total - start)
 
 
-def _differences(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    values, reference = _matrix(values), np.asarray(reference, dtype=np.float64)
-    if reference.shape != (len(values),):
-        raise DataError(
-            f"reference of shape {reference.shape} does not belong to {len(values)} queries; "
-            "a paired comparison needs the same queries in the same order"
-        )
-    return values - reference[:, None]
-
-
-def _matrix(values: np.ndarray) -> np.ndarray:
+def as_columns(values: np.ndarray) -> np.ndarray:
+    """Values as (queries, settings) float64; raises DataError for another shape, nan or infinite numbers."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not len(values):
         raise DataError(f"values of shape {values.shape} must be (queries, settings) with at least one query")
@@ -200,10 +191,26 @@ def _matrix(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def same_queries(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The reference as (queries,) float64; raises DataError if it has not one value a row of `values`."""
+    reference = np.asarray(reference, dtype=np.float64)
+    if reference.shape != (len(values),):
+        raise DataError(
+            f"reference of shape {reference.shape} does not belong to {len(values)} queries; "
+            "a paired comparison needs the same queries in the same order"
+        )
+    return reference
+
+
+def _differences(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    values = as_columns(values)
+    return values - same_queries(values, reference)[:, None]
+
+
 def _column(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1:
         raise DataError(
-            f"values of shape {values.shape} must be (queries,); several settings: the plural function"
+            f"values of shape {values.shape} must be (queries,); for several settings: the plural function"
         )
     return values[:, None]
