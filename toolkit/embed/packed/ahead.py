@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -14,41 +14,15 @@ _END = object()
 def ahead(items: Iterable[Item], *, depth: int) -> Iterator[Item]:
     """Yield the same items, up to `depth` of them made in advance.
 
-    An exception of the iterator is raised here, after the items before it. Leaving early stops the
-    thread before it makes another item.
+    An exception of the iterator is raised here, after the items before it. Leaving early waits for
+    the item that is being made, and makes no other.
     """
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    left = threading.Event()
-
-    def offer(item: object) -> bool:
-        while not left.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        failure: BaseException | None = None
-        try:
-            for item in items:
-                if not offer((item, None)):
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are consumed
-            failure = error
-        offer((_END, failure))
-
-    thread = threading.Thread(target=work, name="packed-ahead", daemon=True)
-    thread.start()
+    source = iter(items)
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="packed-ahead")
     try:
-        while True:
-            item, failure = ready.get()
-            if failure is not None:
-                raise failure
-            if item is _END:
-                return
+        waiting = deque(pool.submit(next, source, _END) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(pool.submit(next, source, _END))
             yield item
     finally:
-        left.set()
-        thread.join()
+        pool.shutdown(wait=True, cancel_futures=True)
