@@ -134,6 +134,11 @@ def test_a_text_beyond_the_limit_is_cut_not_refused(embedder):
     np.testing.assert_allclose(long, longer, atol=1e-5)
 
 
+def test_a_lone_surrogate_does_not_stop_a_corpus(embedder):
+    rows = embedder.encode(["cat \ud83d", "cat ?"])
+    np.testing.assert_allclose(rows[0], rows[1], atol=2e-6)
+
+
 def test_a_sequence_that_is_no_list_will_do(embedder):
     np.testing.assert_allclose(embedder.encode(tuple(TEXTS[:3])), embedder.encode(TEXTS[:3]), atol=1e-6)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.embed.encodable import encodable
 from toolkit.embed.protocol import Block, StreamingEmbedder
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalise
@@ -52,6 +53,7 @@ class StaticEmbedder(StreamingEmbedder):
 
     def stream(self, texts: Sequence[str]) -> Iterator[Block]:
         """Yield blocks of texts of like length: each batch is padded to its longest."""
+        texts = encodable(texts)
         order = np.argsort([len(text) for text in texts], kind="stable")
         for start in range(0, len(order), _BLOCK_TEXTS):
             positions = order[start : start + _BLOCK_TEXTS]
