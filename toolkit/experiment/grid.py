@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.errors import PlanError
 from toolkit.experiment.plan import IndexPlan, RescorePlan, SweepPlan
 from toolkit.experiment.setting import Setting, arguments_text
-from toolkit.search.faiss_index import check_setting
+from toolkit.search.factory import BUILD_ARGUMENTS, SEARCH_ARGUMENTS, check_arguments, check_setting
 from toolkit.space import Instruction
 
 
@@ -43,7 +43,10 @@ def check_grid(builds: Sequence[Build], *, documents: int, k: int) -> None:
     if k > documents:
         raise PlanError(f"k {k} is more than the corpus holds; choose 10..{documents}")
     for build in builds:
-        check_setting(build.index.factory, build.precision, build.dim, documents)
+        factory = check_setting(build.index.factory, build.precision, build.dim, documents)
+        check_arguments(factory, build.index.build, known=BUILD_ARGUMENTS)
+        for search in build.index.searches:
+            check_arguments(factory, search, known=SEARCH_ARGUMENTS)
 
 
 def rescore_text(rescore: RescorePlan | None, full_dim: int) -> str:

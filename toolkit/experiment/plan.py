@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from toolkit.embed.config import EmbedderConfig, parse_spec
 from toolkit.errors import PlanError
+from toolkit.search.factory import PRECISIONS
 from toolkit.space import EmbeddingSpace
 
-Precision = Literal["float32", "float16", "bfloat16", "int8", "uint4", "binary", "pq"]
+Precision = Literal[PRECISIONS]
 _SMALLEST_AUTO_DIM = 32
 
 
@@ -63,12 +64,12 @@ class TimingPlan(_Plan):
 
     queries : single queries timed in each round.
     rounds : passes over all settings; interleaved, so that drift hits all alike.
-    threads : thread counts; single-query latency is reported at the first.
+    threads : thread counts, 0 for every core; single queries are reported at the first, batches at the last.
     """
 
     queries: Annotated[int, Field(ge=1)] = 200
     rounds: Annotated[int, Field(ge=1)] = 3
-    threads: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1]
+    threads: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 0]
 
 
 class SweepPlan(_Plan):
@@ -194,4 +195,6 @@ def parse_dims(text: str) -> list[int] | Literal["auto"]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise PlanError(f"dims {text!r} is neither auto nor whole numbers between commas: 32,64,128") from None
+        raise PlanError(
+            f"dims {text!r} is neither auto nor whole numbers between commas: 32,64,128"
+        ) from None

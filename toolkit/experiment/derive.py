@@ -1,0 +1,154 @@
+"""From the raw store to tables: one row a setting, and the quality of every query at every setting.
+
+Needs no model and no index, so a new measure needs no new run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.data.sets import RetrievalSet
+from toolkit.errors import ResultsError
+from toolkit.experiment.setting import Setting
+from toolkit.experiment.store import RawStore
+from toolkit.measure.quality import METRICS, evaluate, overlap
+from toolkit.measure.statistics import mean_intervals, paired_differences
+from toolkit.measure.storage import bytes_per_vector, gb_per_million
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OVERLAP = "overlap@10"
+QUALITY = (*METRICS, OVERLAP)
+SETTING_COLUMNS = (
+    "instruction",
+    "dim",
+    "precision",
+    "index",
+    "build_args",
+    "search_args",
+    "rescore",
+)
+
+
+def derive(
+    store: RawStore, settings: Sequence[Setting], data: RetrievalSet, *, full_dim: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(measurements, per-query quality) of all `settings`, from what the raw store holds.
+
+    Raises ResultsError if the store lacks a setting.
+    """
+    import pandas as pd
+
+    values = {setting: _quality(store, setting, data, full_dim) for setting in settings}
+    rows = [_facts(store, setting, documents=len(data.docs)) for setting in settings]
+    measurements = pd.DataFrame(rows)
+    summary = pd.DataFrame(summarise(values, full_dim=full_dim, seed=seed))
+    per_query = pd.concat(
+        [
+            pd.DataFrame({"setting": setting.key, "query_id": list(data.query_ids)} | dict(columns))
+            for setting, columns in values.items()
+        ],
+        ignore_index=True,
+    )
+    per_query["setting"] = per_query["setting"].astype("category")
+    place = len(SETTING_COLUMNS) + 1
+    measurements = pd.concat(
+        [measurements.iloc[:, :place], summary, measurements.iloc[:, place:]], axis="columns"
+    )
+    return measurements, per_query
+
+
+def summarise(
+    values: Mapping[Setting, Mapping[str, np.ndarray]], *, full_dim: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Means, 95 % intervals and paired differences to the full dimension of the same instruction.
+
+    A metric that looks deeper than the neighbours kept (nan) stays nan throughout.
+    """
+    settings = list(values)
+    columns: dict[str, np.ndarray] = {}
+    for metric in next(iter(values.values())):
+        table = np.stack([values[setting][metric] for setting in settings], axis=1)
+        if np.isnan(table).any():
+            parts = ("", "_lo", "_hi", "_delta", "_delta_lo", "_delta_hi", "_p")
+            columns |= {f"{metric}{part}": np.full(len(settings), np.nan) for part in parts}
+            continue
+        means = mean_intervals(table, seed=seed)
+        columns[metric] = np.array([found.mean for found in means])
+        columns[f"{metric}_lo"] = np.array([found.low for found in means])
+        columns[f"{metric}_hi"] = np.array([found.high for found in means])
+        columns |= _differences(metric, table, settings, values, full_dim=full_dim, seed=seed)
+    return columns
+
+
+def _differences(
+    metric: str,
+    table: np.ndarray,
+    settings: list[Setting],
+    values: Mapping[Setting, Mapping[str, np.ndarray]],
+    *,
+    full_dim: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    delta, low, high, p = np.empty((4, len(settings)))
+    for label in {setting.instruction for setting in settings}:
+        chosen = [i for i, setting in enumerate(settings) if setting.instruction == label]
+        reference = values[Setting(full_dim, instruction=label)][metric]
+        found = paired_differences(table[:, chosen], reference, seed=seed)
+        delta[chosen] = [one.difference for one in found]
+        low[chosen] = [one.low for one in found]
+        high[chosen] = [one.high for one in found]
+        p[chosen] = [one.p for one in found]
+    names = ("_delta", "_delta_lo", "_delta_hi", "_p")
+    return {f"{metric}{name}": column for name, column in zip(names, (delta, low, high, p), strict=True)}
+
+
+def _quality(store: RawStore, setting: Setting, data: RetrievalSet, full_dim: int) -> dict[str, np.ndarray]:
+    found = store.neighbours(setting)
+    exact = store.neighbours(Setting(full_dim, instruction=setting.instruction))
+    if found is None or exact is None:
+        raise ResultsError(
+            f"{store.folder} lacks the neighbours of {setting.key}; run the sweep with --resume"
+        )
+    usable = [metric for metric in METRICS if _depth(metric) <= found.k]
+    scored = evaluate(found, data.doc_ids, data.query_ids, data.qrels, metrics=usable)
+    unknown = np.full(len(data.queries), np.nan)
+    return {metric: scored.get(metric, unknown) for metric in METRICS} | {
+        OVERLAP: overlap(found, exact, k=10)
+    }
+
+
+def _depth(metric: str) -> int:
+    return int(metric.partition("@")[2] or 1)
+
+
+def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, object]:
+    build = store.build(setting)
+    samples = store.timing(setting)
+    if build is None or samples is None:
+        raise ResultsError(f"{store.folder} lacks the timings of {setting.key}; run the sweep with --resume")
+    index_bytes = int(build["index_bytes"])
+    return (
+        {"setting": setting.key}
+        | {name: getattr(setting, name) for name in SETTING_COLUMNS}
+        | latency(samples)
+        | {
+            "build_s": build["build_s"],
+            "index_bytes": index_bytes,
+            "bytes_per_vector": bytes_per_vector(index_bytes, documents),
+            "gb_per_million": gb_per_million(index_bytes, documents),
+            "factory": build["factory"],
+        }
+    )
+
+
+def latency(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Percentiles of single queries in ms, and batched queries a second, from all samples kept."""
+    single = samples["single_ms"]
+    p50, p95, p99 = np.percentile(single, [50, 95, 99])
+    per_second = samples["batch_queries"] / samples["batch_s"]
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "qps": float(np.median(per_second))}

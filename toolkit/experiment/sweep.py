@@ -1,0 +1,169 @@
+"""The main job: one plan, one encode, every setting measured, and a results folder that can go on.
+
+Order: check the plan, embed, search exactly at all dimensions, build and search each index, time all of
+them in turns, derive. Everything measured is in the raw store before the next step needs it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.data.load import load_dataset
+from toolkit.data.sets import PairSet, RetrievalSet
+from toolkit.embed.cache import VectorCache
+from toolkit.embed.open import open_embedder
+from toolkit.embed.pipeline import embed_texts
+from toolkit.embed.protocol import Embedder
+from toolkit.errors import ResultsError
+from toolkit.experiment.derive import derive
+from toolkit.experiment.environment import environment
+from toolkit.experiment.grid import check_grid, lay_out
+from toolkit.experiment.grid_search import search_grid
+from toolkit.experiment.pair_sweep import sweep_pairs
+from toolkit.experiment.plan import SweepPlan
+from toolkit.experiment.results import ENVIRONMENT, MEASUREMENTS, PER_QUERY, PLAN, Results
+from toolkit.experiment.setting import Setting
+from toolkit.experiment.store import RawStore
+from toolkit.files import write_atomically
+from toolkit.progress import progress_bar
+from toolkit.search.exact import exact_search
+from toolkit.space import Instruction, Role
+from toolkit.vectors import Vectors
+
+# A corpus larger than this share of free memory is written to a file and mapped.
+_MEMORY_SHARE = 0.25
+
+
+def run_sweep(
+    plan: SweepPlan,
+    *,
+    out: Path,
+    resume: bool = False,
+    cache: VectorCache | None = None,
+    progress: bool = True,
+) -> Results:
+    """Measure every setting of `plan` and write the results folder `out`; returns what was written.
+
+    cache : vector cache; the default folder if not given.
+
+    Raises PlanError before any model is loaded if the plan cannot work, DataError, ModelError,
+    ServerError, or ResultsError if `out` cannot be written or holds another sweep.
+    """
+    data = load_dataset(plan.data)
+    embedder = open_embedder(plan.embedder)
+    cache = cache or VectorCache()
+    if isinstance(data, PairSet):
+        return _write(
+            out, plan, embedder, data, sweep_pairs(plan, embedder, data, cache=cache, progress=progress)
+        )
+    data = sample_queries(data, plan.max_queries, seed=plan.seed)
+    dims = plan.dims_for(embedder.space)
+    builds = lay_out(plan, dims, embedder.space.full_dim)
+    check_grid(builds, documents=len(data.docs), k=plan.k)
+    identity = {
+        "embedding space": embedder.space.fingerprint,
+        "data": data.content_hash,
+        "k": plan.k,
+        "seed": plan.seed,
+    }
+    store = RawStore.create(out, identity, resume=resume)
+    corpus = _embed_corpus(embedder, data, store, cache=cache, progress=progress)
+    queries = {
+        label: embed_texts(
+            embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress
+        )
+        for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
+    }
+    _search_exactly(store, corpus, queries, dims, k=plan.k, progress=progress)
+    search_grid(store, builds, corpus, queries, plan=plan, progress=progress)
+    settings = [setting for build in builds for setting in build.settings]
+    return _write(
+        out,
+        plan,
+        embedder,
+        data,
+        derive(store, settings, data, full_dim=embedder.space.full_dim, seed=plan.seed),
+    )
+
+
+def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
+    """The set with at most `most` queries, drawn with `seed`, in their order; the corpus stays whole."""
+    if len(data.queries) <= most:
+        return data
+    drawn = np.sort(np.random.default_rng(seed).choice(len(data.queries), size=most, replace=False))
+    ids = [data.query_ids[i] for i in drawn]
+    return RetrievalSet(
+        data.name,
+        data.doc_ids,
+        data.docs,
+        ids,
+        [data.queries[i] for i in drawn],
+        {query_id: data.qrels[query_id] for query_id in ids},
+    )
+
+
+def _embed_corpus(
+    embedder: Embedder, data: RetrievalSet, store: RawStore, *, cache: VectorCache, progress: bool
+) -> Vectors:
+    import psutil
+
+    size_bytes = len(data.docs) * embedder.space.full_dim * 4
+    mapped = size_bytes > _MEMORY_SHARE * psutil.virtual_memory().available
+    return embed_texts(
+        embedder,
+        data.docs,
+        role=Role.DOCUMENT,
+        cache=cache,
+        out=store.folder / "corpus.npy" if mapped else None,
+        progress=progress,
+    )
+
+
+def _search_exactly(
+    store: RawStore,
+    corpus: Vectors,
+    queries: dict[str, Vectors],
+    dims: list[int],
+    *,
+    k: int,
+    progress: bool,
+) -> None:
+    for label, vectors in queries.items():
+        missing = [dim for dim in dims if store.neighbours(Setting(dim, instruction=label)) is None]
+        if not missing:
+            continue
+        bar = progress_bar(
+            total=len(corpus), label=f"exact search, {len(missing)} dims", unit="doc", show=progress
+        )
+        with bar:
+            found = exact_search(corpus.rows, vectors.rows, missing, k=k, progress=bar.update)
+        for dim, neighbours in found.items():
+            store.save_neighbours(Setting(dim, instruction=label), neighbours)
+
+
+def _write(
+    out: Path, plan: SweepPlan, embedder: Embedder, data: RetrievalSet | PairSet, tables: tuple
+) -> Results:
+    measurements, per_query = tables
+    measurements.insert(0, "dataset", data.name)
+    measurements.insert(1, "model", embedder.space.model)
+    about = environment() | {
+        "data": {"name": data.name, "hash": data.content_hash, "size": repr(data)},
+        "space": asdict(embedder.space) | {"fingerprint": embedder.space.fingerprint},
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / PLAN, plan.to_toml().encode())
+        write_atomically(out / ENVIRONMENT, json.dumps(about, indent=2, ensure_ascii=False).encode())
+        per_query.to_parquet(out / PER_QUERY, index=False)
+        measurements.to_csv(out / "measurements.csv", index=False)
+        measurements.to_parquet(out / MEASUREMENTS, index=False)
+    except OSError as error:
+        raise ResultsError(
+            f"results folder {out} cannot be written ({error.strerror}); choose another with --out"
+        ) from error
+    return Results(out, plan, about, measurements)
