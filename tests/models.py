@@ -147,3 +147,16 @@ def make_hub_cache(cache: Path, source: Path, *, repo: str, commit: str) -> Path
 
 def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def make_static(folder: Path) -> Path:
+    """A sentence-transformers model without a transformer: one vector a token, averaged."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    torch.manual_seed(0)
+    tokenizer = bert_tokenizer().backend_tokenizer
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=24)], device="cpu").save(
+        str(folder)
+    )
+    return folder

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.embedding_server import DIM, MODEL, EmbeddingServer
-from tests.models import make_bert, make_qwen3, make_sentence_transformer
+from tests.models import make_bert, make_qwen3, make_sentence_transformer, make_static
 from toolkit.embed.open import open_embedder
 from toolkit.embed.protocol import Embedder
 
@@ -45,7 +45,16 @@ def minilm_folder() -> Path:
 
 @pytest.fixture(
     scope="module",
-    params=["static", "bert", "sentence-transformer", "qwen3", "qwen3-auto", "minilm", "remote"],
+    params=[
+        "static",
+        "bert",
+        "sentence-transformer",
+        "qwen3",
+        "qwen3-auto",
+        "static-folder",
+        "minilm",
+        "remote",
+    ],
 )
 def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp(request.param)
@@ -61,6 +70,8 @@ def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             yield open_embedder(f"local:{model}", engine="sentence-transformers", batch_tokens=256)
         case "qwen3-auto":
             yield open_embedder(f"local:{make_qwen3(folder / 'qwen3')}")
+        case "static-folder":
+            yield open_embedder(f"local:{make_static(folder / 'static')}")
         case "minilm":
             yield open_embedder(f"local:{minilm_folder()}")
         case "remote":

@@ -18,6 +18,7 @@ from tests.models import (
     make_hub_cache,
     make_qwen3,
     make_sentence_transformer,
+    make_static,
 )
 from toolkit.embed.checkpoint import find_checkpoint
 from toolkit.embed.config import LocalConfig, parse_spec
@@ -148,6 +149,13 @@ def test_an_instruct_prompt_becomes_a_template(tmp_path, gap):
     assert space.render("x", Role.QUERY) == f"Instruct: Find it\nQuery:{gap}x"
     assert space.render("x", Role.QUERY, "Else") == f"Instruct: Else\nQuery:{gap}x"
     assert space.render("x", Role.QUERY, "") == "x"
+
+
+def test_a_model_without_a_transformer_cuts_nothing(tmp_path):
+    embedder = opened(make_static(tmp_path / "static"))
+    assert (embedder.space.max_tokens, embedder.space.pooling, embedder.space.full_dim) == (0, "mean", 24)
+    rows = embedder.encode(["cat " * 500, "cat " * 500 + "dog"])
+    assert 0.99 < float(rows[0] @ rows[1]) < 1 - 1e-7
 
 
 def test_changed_weights_change_the_fingerprint(tmp_path):
