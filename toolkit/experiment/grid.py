@@ -21,6 +21,19 @@ class Build:
     index: IndexPlan
     settings: tuple[Setting, ...]
 
+    @property
+    def slug(self) -> str:
+        """A short file name that no other build has."""
+        return self.settings[0].build.slug
+
+    @property
+    def searches(self) -> list[Setting]:
+        """The settings that differ in more than their instruction, which no search sees."""
+        return list(dict.fromkeys(setting.search for setting in self.settings))
+
+    def __hash__(self) -> int:
+        return hash(self.settings)
+
 
 def lay_out(plan: SweepPlan, dims: Sequence[int], full_dim: int) -> list[Build]:
     """Every build of a plan, by dimension, with the exact full-dimension reference among its settings."""

@@ -1,33 +1,127 @@
-"""Build, search and time every index of a plan, saving each result before the next begins."""
+"""Build, search and time every index of a plan, saving each result before the next begins.
+
+Indexes of one dimension are built as a family, which makes what they share once. All of them are timed
+in turns, round by round; those that do not fit into memory together are read from disk in each round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
 
 from toolkit.experiment.grid import Build
-from toolkit.experiment.plan import SweepPlan
+from toolkit.experiment.index_shelf import IndexShelf
+from toolkit.experiment.plan import SweepPlan, TimingPlan
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
-from toolkit.vectors import Vectors
+from toolkit.measure.timing import Timed, interleaved
+from toolkit.progress import progress_bar
+from toolkit.search.exact_cpu import available_cores
+from toolkit.search.faiss_index import BuiltIndex, threads
+from toolkit.search.family import IndexFamily
+from toolkit.vectors import Vectors, truncate
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What is still to do for one build."""
+class Searchable:
+    """The vectors of a sweep: the corpus, and the queries by instruction label."""
 
-    build: Build
-    to_search: tuple[Setting, ...]
-    to_time: tuple[Setting, ...]
+    corpus: Vectors
+    queries: Mapping[str, Vectors]
 
 
 def search_grid(
+    store: RawStore, builds: Sequence[Build], vectors: Searchable, *, plan: SweepPlan, progress: bool
+) -> None:
+    """Bring the raw store up to date with `builds`: what it already holds is not done again."""
+    todo = [build for build in builds if _unfinished(store, build, plan.timing)]
+    shelf = IndexShelf(store.folder / "indexes")
+    with progress_bar(total=len(todo), label="build and search", unit="index", show=progress) as bar:
+        for dim, at_dim in groupby(todo, key=lambda build: build.dim):
+            family = IndexFamily(vectors.corpus, dim, seed=plan.seed)
+            for build in at_dim:
+                _build(store, shelf, family, build)
+                _search(store, shelf.get(build.slug), build, vectors, k=plan.k)
+                bar.update()
+    _time(store, shelf, todo, vectors, plan=plan, progress=progress)
+    shelf.clear()
+
+
+def _unfinished(store: RawStore, build: Build, timing: TimingPlan) -> bool:
+    return (
+        store.build(build.slug) is None
+        or any(store.neighbours(setting) is None for setting in build.settings)
+        or any(store.rounds_timed(search) < timing.rounds for search in build.searches)
+    )
+
+
+def _build(store: RawStore, shelf: IndexShelf, family: IndexFamily, build: Build) -> None:
+    if shelf.has(build.slug) and store.build(build.slug) is not None:
+        return
+    built = family.build(build.index.factory, build.precision, build.index.build)
+    shelf.put(build.slug, built)
+    facts = {
+        "factory": built.factory,
+        "build_s": built.build_s,
+        "steps_s": dict(built.steps_s),
+        "index_bytes": built.index_bytes,
+        "peak_bytes": built.peak_bytes,
+    }
+    store.save_build(build.slug, facts)
+
+
+def _search(store: RawStore, built: BuiltIndex, build: Build, vectors: Searchable, *, k: int) -> None:
+    with threads(available_cores()):
+        for setting in build.settings:
+            if store.neighbours(setting) is None:
+                queries = vectors.queries[setting.instruction].at(build.dim)
+                store.save_neighbours(setting, built.search(queries, k, setting.search_args))
+
+
+def _time(
     store: RawStore,
+    shelf: IndexShelf,
     builds: Sequence[Build],
-    corpus: Vectors,
-    queries: dict[str, Vectors],
+    vectors: Searchable,
     *,
     plan: SweepPlan,
     progress: bool,
 ) -> None:
-    """Bring the raw store up to date with `builds`: what it already holds is not done again."""
+    """Add the rounds each search lacks. What is timed does not depend on the instruction."""
+    timing = plan.timing
+    some = next(iter(vectors.queries.values())).rows[: timing.queries]
+    lacking = {build: timing.rounds - _rounds(store, build) for build in builds}
+    total = sum(lacking.values())
+    with progress_bar(total=total, label="time searches", unit="index", show=progress) as bar:
+        for turn in range(max(lacking.values(), default=0)):
+            for group in shelf.groups([build.slug for build in builds if lacking[build] > turn]):
+                loaded = {build: shelf.get(build.slug) for build in builds if build.slug in group}
+                timed = {
+                    search: Timed(built.bare_search(plan.k, search.search_args), truncate(some, build.dim))
+                    for build, built in loaded.items()
+                    for search in build.searches
+                }
+                _time_one_round(store, timed, timing, seed=plan.seed + turn)
+                bar.update(len(loaded))
+
+
+def _rounds(store: RawStore, build: Build) -> int:
+    return min(store.rounds_timed(search) for search in build.searches)
+
+
+def _time_one_round(
+    store: RawStore, timed: Mapping[Setting, Timed], timing: TimingPlan, *, seed: int
+) -> None:
+    fresh: dict[Setting, dict[str, np.ndarray]] = {search: {} for search in timed}
+    for place, count in enumerate(timing.threads):
+        with threads(count or available_cores()):
+            for search, samples in interleaved(timed, rounds=1, seed=seed).items():
+                fresh[search] |= {
+                    f"single_ms_{place}": samples.single_ms,
+                    f"batch_s_{place}": samples.batch_s,
+                }
+    for search, samples in fresh.items():
+        store.add_timing(search, samples)

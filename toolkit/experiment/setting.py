@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True, order=True)
@@ -43,9 +43,14 @@ class Setting:
         return hashlib.blake2b(repr(sorted(asdict(self).items())).encode(), digest_size=8).hexdigest()
 
     @property
-    def exact(self) -> bool:
-        """Whether the one-pass exact search already has this setting's neighbours."""
-        return self.precision == "float32" and self.index == "Flat" and not self.rescore
+    def search(self) -> Setting:
+        """The same search whatever the instruction: what is timed."""
+        return replace(self, instruction="default")
+
+    @property
+    def build(self) -> Setting:
+        """The index behind it: what is built."""
+        return Setting(self.dim, self.precision, self.index, self.build_args)
 
 
 def arguments_text(arguments: Mapping[str, int]) -> str:

@@ -1,8 +1,8 @@
 """The raw part of a results folder: neighbours, timings and builds, saved before anything is derived.
 
     raw/<setting>.neighbours.npz   rows (queries, k) int32 or int64, scores (queries, k) float32
-    raw/<setting>.timing.npz       every latency sample in ms, every batch in s, by thread count
-    raw/<setting>.build.json       build seconds, index bytes, factory string, peak memory
+    raw/<search>.timing.npz        every latency sample in ms, every batch in s, a row a round
+    raw/<index>.build.json         build seconds, index bytes, factory string, peak memory
     raw/identity.json              what must be equal for a sweep to go on in this folder
 
 Every file is written whole or not at all, so an interrupted sweep goes on where it was. Knows nothing
@@ -68,23 +68,32 @@ class RawStore:
             {"rows": rows.astype(np.int32 if small else np.int64), "scores": neighbours.scores},
         )
 
-    def timing(self, setting: Setting) -> dict[str, np.ndarray] | None:
-        """All timing samples of a setting, if they were saved."""
-        return self._load(setting, "timing")
+    def timing(self, search: Setting) -> dict[str, np.ndarray] | None:
+        """All timing samples of a search, one row a round, if there are any."""
+        return self._load(search, "timing")
 
-    def save_timing(self, setting: Setting, samples: Mapping[str, np.ndarray]) -> None:
-        """Save every sample."""
-        self._save(setting, "timing", samples)
+    def rounds_timed(self, search: Setting) -> int:
+        """How many rounds of timing a search has."""
+        samples = self.timing(search)
+        return 0 if samples is None else min(len(rows) for rows in samples.values())
 
-    def build(self, setting: Setting) -> dict[str, object] | None:
-        """Build facts of a setting's index, if they were saved."""
-        path = self.folder / f"{setting.slug}.build.json"
+    def add_timing(self, search: Setting, samples: Mapping[str, np.ndarray]) -> None:
+        """Add the samples of further rounds to those there are."""
+        before = self.timing(search) or {}
+        joined = {
+            name: np.concatenate([before[name], rows]) if name in before else rows
+            for name, rows in samples.items()
+        }
+        self._save(search, "timing", joined)
+
+    def build(self, name: str) -> dict[str, object] | None:
+        """Build facts of an index, if they were saved."""
+        path = self.folder / f"{name}.build.json"
         return json.loads(path.read_bytes()) if path.exists() else None
 
-    def save_build(self, setting: Setting, facts: Mapping[str, object]) -> None:
+    def save_build(self, name: str, facts: Mapping[str, object]) -> None:
         """Save build facts as JSON."""
-        payload = json.dumps({"setting": setting.key, **facts}, ensure_ascii=False).encode()
-        write_atomically(self.folder / f"{setting.slug}.build.json", payload)
+        write_atomically(self.folder / f"{name}.build.json", json.dumps(facts).encode())
 
     def _save(self, setting: Setting, kind: str, arrays: Mapping[str, np.ndarray]) -> None:
         buffer = io.BytesIO()

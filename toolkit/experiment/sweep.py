@@ -22,7 +22,7 @@ from toolkit.errors import ResultsError
 from toolkit.experiment.derive import derive
 from toolkit.experiment.environment import environment
 from toolkit.experiment.grid import check_grid, lay_out
-from toolkit.experiment.grid_search import search_grid
+from toolkit.experiment.grid_search import Searchable, search_grid
 from toolkit.experiment.pair_sweep import sweep_pairs
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.results import ENVIRONMENT, MEASUREMENTS, PER_QUERY, PLAN, Results
@@ -79,7 +79,7 @@ def run_sweep(
         for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
     }
     _search_exactly(store, corpus, queries, dims, k=plan.k, progress=progress)
-    search_grid(store, builds, corpus, queries, plan=plan, progress=progress)
+    search_grid(store, builds, Searchable(corpus, queries), plan=plan, progress=progress)
     settings = [setting for build in builds for setting in build.settings]
     return _write(
         out,
