@@ -267,7 +267,7 @@ def test_leaving_early_stops_asking(server):
     next(stream)
     stream.close()
     time.sleep(0.2)
-    assert len(server.requests) < len(TEXTS) // 2
+    assert len(server.requests) <= 5  # one answered, two under way then, two begun since
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("embed-")]
 
 

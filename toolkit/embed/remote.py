@@ -17,7 +17,7 @@ from toolkit.embed.encodable import encodable
 from toolkit.embed.endpoint import EmbeddingsEndpoint, Stopped
 from toolkit.embed.families import family_of
 from toolkit.embed.protocol import Block, StreamingEmbedder
-from toolkit.errors import ServerError
+from toolkit.errors import ServerError, ToolkitError
 from toolkit.space import EmbeddingSpace, Prompts
 from toolkit.vectors import normalise
 
@@ -122,23 +122,35 @@ class _Requests:
                 waiting -= 1
                 if not isinstance(outcome, Exception):
                     yield positions, outcome
-                elif failure is None and not isinstance(outcome, Stopped):
+                elif failure is None:
                     failure = outcome
                     self._stop.set()  # no more tries for the others, but what is under way may finish
+                    waiting -= self._withdraw()
         finally:
             self._stop.set()
+            self._withdraw()
             for _ in range(self._threads):
                 self._todo.put(None)
         if failure is not None:
             raise failure
 
+    def _withdraw(self) -> int:
+        """Take back what no thread has begun; returns how many batches that is."""
+        count = 0
+        while True:
+            try:
+                self._todo.get_nowait()
+            except queue.Empty:
+                return count
+            count += 1
+
     def _work(self) -> None:
         while (batch := self._todo.get()) is not None:
-            outcome: np.ndarray | Exception
+            # Stands if the thread ends in a way that is no ToolkitError: whoever waits must hear of it.
+            outcome: np.ndarray | Exception = ServerError("a request thread broke; its traceback says why")
             try:
-                if self._stop.is_set():
-                    raise Stopped
                 outcome = self._embed([self._texts[i] for i in batch], self._stop)
-            except Exception as error:  # noqa: BLE001 - handed to the thread that waits, and raised there
+            except (ToolkitError, Stopped) as error:
                 outcome = error
-            self._done.put((batch, outcome))
+            finally:
+                self._done.put((batch, outcome))
