@@ -62,6 +62,20 @@ def derive(
     return measurements, per_query
 
 
+def derive_scaling(stores: Mapping[int, RawStore], settings: Sequence[Setting]) -> pd.DataFrame:
+    """Latency and bytes of each setting at each corpus size, one row each; empty for no stores."""
+    import pandas as pd
+
+    rows = [
+        {"setting": setting.key, "documents": documents}
+        | latency(store.timing(setting.search))
+        | {"index_bytes": int(store.build(setting.build.slug)["index_bytes"])}
+        for documents, store in stores.items()
+        for setting in settings
+    ]
+    return pd.DataFrame(rows)
+
+
 def summarise(
     values: Mapping[Setting, Mapping[str, np.ndarray]], *, full_dim: int, seed: int
 ) -> dict[str, np.ndarray]:

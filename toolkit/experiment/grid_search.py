@@ -50,6 +50,21 @@ def search_grid(
     shelf.clear()
 
 
+def time_smaller(
+    store: RawStore, builds: Sequence[Build], vectors: Searchable, *, plan: SweepPlan, progress: bool
+) -> dict[int, RawStore]:
+    """Build and time the grid over random parts of the corpus; returns {documents: its raw store}."""
+    stores = {}
+    for fraction in plan.timing.fractions:
+        documents = max(plan.k, round(len(vectors.corpus) * fraction))
+        part = store.part(f"{documents}-documents")
+        drawn = np.random.default_rng(plan.seed).permutation(len(vectors.corpus))[:documents]
+        smaller = Searchable(vectors.corpus.take(np.sort(drawn)), vectors.queries)
+        search_grid(part, builds, smaller, plan=plan, progress=progress)
+        stores[documents] = part
+    return stores
+
+
 def _unfinished(store: RawStore, build: Build, timing: TimingPlan) -> bool:
     return (
         store.build(build.slug) is None

@@ -65,11 +65,14 @@ class TimingPlan(_Plan):
     queries : single queries timed in each round.
     rounds : passes over all settings; interleaved, so that drift hits all alike.
     threads : thread counts, 0 for every core; single queries are reported at the first, batches at the last.
+    fractions : further corpus sizes to time at, as parts of the whole; with two of them, latency at
+        another corpus size can be extrapolated. Each builds every index once more.
     """
 
     queries: Annotated[int, Field(ge=1)] = 200
     rounds: Annotated[int, Field(ge=1)] = 3
     threads: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 0]
+    fractions: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
 
 
 class SweepPlan(_Plan):

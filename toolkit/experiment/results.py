@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MEASUREMENTS = "measurements.parquet"
 PER_QUERY = "per_query.parquet"
+SCALING = "scaling.parquet"
 ENVIRONMENT = "environment.json"
 PLAN = "plan.toml"
 
@@ -65,6 +66,14 @@ class Results:
         import pandas as pd
 
         return pd.read_parquet(self.folder / PER_QUERY)
+
+    @cached_property
+    def scaling(self) -> pd.DataFrame | None:
+        """Latency of every setting at every corpus size it was timed at; None for the whole one only."""
+        import pandas as pd
+
+        path = self.folder / SCALING
+        return pd.read_parquet(path) if path.is_file() else None
 
     def frame(self) -> pd.DataFrame:
         """The measurements, as a copy of one's own."""

@@ -53,6 +53,11 @@ class RawStore:
             ) from error
         return cls(raw)
 
+    def part(self, name: str) -> RawStore:
+        """A store of its own inside this one, under the same identity."""
+        (self.folder / name).mkdir(exist_ok=True)
+        return RawStore(self.folder / name)
+
     def neighbours(self, setting: Setting) -> Neighbours | None:
         """The neighbours found at a setting, if they were saved."""
         found = self._load(setting, "neighbours")

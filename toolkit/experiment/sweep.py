@@ -19,13 +19,13 @@ from toolkit.embed.open import open_embedder
 from toolkit.embed.pipeline import embed_texts
 from toolkit.embed.protocol import Embedder
 from toolkit.errors import ResultsError
-from toolkit.experiment.derive import derive
+from toolkit.experiment.derive import derive, derive_scaling
 from toolkit.experiment.environment import environment
 from toolkit.experiment.grid import check_grid, lay_out
-from toolkit.experiment.grid_search import Searchable, search_grid
+from toolkit.experiment.grid_search import Searchable, search_grid, time_smaller
 from toolkit.experiment.pair_sweep import sweep_pairs
 from toolkit.experiment.plan import SweepPlan
-from toolkit.experiment.results import ENVIRONMENT, MEASUREMENTS, PER_QUERY, PLAN, Results
+from toolkit.experiment.results import ENVIRONMENT, MEASUREMENTS, PER_QUERY, PLAN, SCALING, Results
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.files import write_atomically
@@ -79,8 +79,13 @@ def run_sweep(
         for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
     }
     _search_exactly(store, corpus, queries, dims, k=plan.k, progress=progress)
-    search_grid(store, builds, Searchable(corpus, queries), plan=plan, progress=progress)
+    vectors = Searchable(corpus, queries)
+    search_grid(store, builds, vectors, plan=plan, progress=progress)
+    smaller = time_smaller(store, builds, vectors, plan=plan, progress=progress)
     settings = [setting for build in builds for setting in build.settings]
+    if smaller:
+        scaling = derive_scaling(smaller | {len(corpus): store}, settings)
+        scaling.to_parquet(out / SCALING, index=False)
     return _write(
         out,
         plan,
