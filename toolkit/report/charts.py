@@ -32,6 +32,7 @@ from toolkit.report.verdict import (
     exact_rows,
     focus,
     keeps,
+    keeps_alone,
     main_metric,
     reference,
     series_label,
@@ -111,7 +112,7 @@ def kept_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
     # The interval of the difference, moved to the share: the full dimension's mean is the unit.
     low = (kept - (full[metric] + line[f"{metric}_delta_lo"]) * percent).clip(lower=0)
     high = ((full[metric] + line[f"{metric}_delta_hi"]) * percent - kept).clip(lower=0)
-    passed = keeps(line, full, metric)
+    passed = keeps_alone(line, full, metric)
 
     chart = new_chart()
     axes = chart.add_subplot()
@@ -127,7 +128,7 @@ def kept_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
         capsize=4,
     )
     for mask, face, label in (
-        (passed, COLOURS[0], "keeps 99 %: whole interval above the line"),
+        (passed, COLOURS[0], "keeps 99 %, 95 % confident"),
         (~passed, PAPER, "not shown to keep 99 %"),
     ):
         if mask.any():
@@ -203,7 +204,12 @@ def tradeoff(frame: pd.DataFrame, cost: str, metric: str | None = None) -> Chart
         chart,
         _tradeoff_finding(rows, full, cost, metric, parts),
         f"{series_label(rows)} · outlined: no other setting is better in both"
-        + (f" · {dropped} below half of the full quality not shown" if dropped else ""),
+        + (f" · {dropped} below half of the full quality not shown" if dropped else "")
+        + (
+            " · vectors for rescoring not counted"
+            if "bytes" in cost and (rows["rescore"] != "").any()
+            else ""
+        ),
     )
     if group is None:
         named = pd.concat([front, rows.drop(front.index)])
@@ -236,7 +242,7 @@ def _key(
     chart.legend(
         handles,
         texts,
-        loc="outside right upper",
+        loc="outside right center",
         title="on the front",
         alignment="left",
         fontsize=10,

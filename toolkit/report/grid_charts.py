@@ -171,7 +171,7 @@ def _heat_map_finding(passed: pd.DataFrame, full: pd.Series, metric: str) -> str
     stage = ", rescored," if best["rescore"] else ""
     return (
         f"{best['dim']} x {best['precision']}{stage} keeps {what} "
-        f"in {bytes_text(best['bytes_per_vector'])} a vector"
+        f"with {bytes_text(best['bytes_per_vector'])} of index a vector"
     )
 
 

@@ -1,7 +1,8 @@
 """What the measurements say in a sentence, and how sure one can be. Draws nothing.
 
-A setting *keeps* a share of the full dimension's quality if the whole 95 % interval of its paired
-difference lies above the loss allowed. Dimensions are tested from the longest down, stopping at the
+A setting *keeps* a share of the full dimension's quality if the per-query test of non-inferiority says so
+(judgement.py), or, in a frame without that, if the whole 95 % interval of its paired difference lies above
+the loss allowed. Dimensions are tested from the longest down, stopping at the
 first that fails: with a fixed order the chance of any false "keeps" stays that of a single test
 (fixed-sequence procedure, Maurer, Hothorn and Lehmacher 1995).
 """
@@ -126,11 +127,30 @@ def reference(rows: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def keeps(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float = KEEP) -> pd.Series:
-    """Which rows keep the quality with 95 % confidence, each tested by itself."""
-    allowed = -(1 - keep) * full[metric]
+    """Which rows keep the quality with 95 % confidence.
+
+    By the ``verdict`` over all settings where the frame has one (judgement.py), else by each one's interval.
+    """
+    if has(rows, "verdict") and keep == KEEP:
+        passed = rows["verdict"].isin(["keeps", "reference"])
+    else:
+        passed = _interval_keeps(rows, full, metric, keep)
+    return passed | (rows.index == full.name)
+
+
+def keeps_alone(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float = KEEP) -> pd.Series:
+    """Which rows keep the quality, each tested by itself: for tests in a fixed order."""
+    if has(rows, "keeps_alone") and keep == KEEP:
+        passed = rows["keeps_alone"].fillna(value=False).astype(bool)
+    else:
+        passed = _interval_keeps(rows, full, metric, keep)
+    return passed | (rows.index == full.name)
+
+
+def _interval_keeps(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float) -> pd.Series:
     if f"{metric}_delta_lo" not in rows:
-        return pd.Series(rows["dim"] == full["dim"], index=rows.index)
-    return (rows[f"{metric}_delta_lo"] >= allowed) | (rows.index == full.name)
+        return pd.Series(False, index=rows.index)
+    return rows[f"{metric}_delta_lo"] >= -(1 - keep) * full[metric]
 
 
 def smallest_dim(rows: pd.DataFrame, metric: str | None = None, keep: float = KEEP) -> Verdict:
@@ -141,7 +161,7 @@ def smallest_dim(rows: pd.DataFrame, metric: str | None = None, keep: float = KE
     metric = metric or main_metric(rows)
     full = reference(rows, metric)
     falling = exact_rows(rows).iloc[::-1]
-    passed = _unbroken(keeps(falling, full, metric, keep))
+    passed = _unbroken(keeps_alone(falling, full, metric, keep))
     certain = passed > 1
     if not certain:
         passed = _unbroken(falling[metric] >= keep * full[metric])
@@ -161,20 +181,6 @@ def saving(dim: int, full_dim: int) -> str:
     """``half``, ``a quarter of``, ``38 % of``: how float32 storage shrinks."""
     words = {Fraction(1, 2): "half", Fraction(1, 4): "a quarter of", Fraction(3, 4): "three quarters of"}
     return words.get(Fraction(dim, full_dim), f"{number(100 * dim / full_dim, 2)} % of")
-
-
-def significance(row: pd.Series, full: pd.Series, metric: str, keep: float = KEEP) -> str:
-    """``reference``, ``keeps``, ``worse``, ``better`` or ``undecided``, by the paired 95 % interval."""
-    if row.name == full.name:
-        return "reference"
-    lo, hi = row.get(f"{metric}_delta_lo"), row.get(f"{metric}_delta_hi")
-    if lo is None or pd.isna(lo):
-        return "undecided"
-    if lo > 0:
-        return "better"
-    if lo >= -(1 - keep) * full[metric]:
-        return "keeps"
-    return "worse" if hi < 0 else "undecided"
 
 
 def series_label(frame: pd.DataFrame) -> str:

@@ -82,10 +82,10 @@ COSTS = (
     Quantity("index_bytes", "index size", "bytes", False, "Size of the serialised index."),
     Quantity(
         "bytes_per_vector",
-        "stored bytes per vector",
+        "index bytes per vector",
         "bytes",
         False,
-        "Size of everything a search needs, divided by the number of documents.",
+        "Index size divided by the number of documents; vectors kept for rescoring come on top.",
     ),
     Quantity(
         "gb_per_million", "storage", "GB per million vectors", False, "bytes per vector x 1,000,000 / 10^9."

@@ -1,0 +1,197 @@
+"""The HTML report: one file that needs no network. Knows no matplotlib beyond finished SVGs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from toolkit.report.verdict import main_metric
+from toolkit.report.wording import COSTS, QUALITIES, SETTING_COLUMNS, has, number, quantity, signed, varying
+
+_HERE = Path(__file__).parent
+_MARKS = {
+    "reference": ("◆", "the reference"),
+    "keeps": ("✓", "keeps 99 % with 95 % confidence, corrected for all settings tested (Holm)"),
+    "loses": ("✗", "keeps less than 99 %, with 95 % confidence"),
+    "undecided": ("?", "too few queries to say"),
+    "not tested": ("–", "costs more than the reference, so not tested"),
+}
+_SHOWN_COSTS = (
+    "p50_ms",
+    "p95_ms",
+    "p99_ms",
+    "qps",
+    "build_s",
+    "bytes_per_vector",
+    "gb_per_million",
+    "usd_per_month",
+)
+_HEADS = {
+    "p50_ms": "p50 ms",
+    "p95_ms": "p95 ms",
+    "p99_ms": "p99 ms",
+    "qps": "queries/s",
+    "build_s": "build s",
+    "bytes_per_vector": "bytes/vector",
+    "gb_per_million": "GB/million",
+    "usd_per_month": "USD/month",
+}
+_P_SMALL = 0.001
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart ready for a page: its name, what it shows in words, and the SVG with ids of its own."""
+
+    name: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the report shows; texts are plain and escaped by the template.
+
+    recommendation_html : markup made by Recommendation, which escapes what it shows.
+    """
+
+    title: str
+    headline: str
+    pictures: Sequence[Picture]
+    frame: pd.DataFrame
+    environment: Mapping[str, object]
+    plan_toml: str
+    recommendation_html: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: what it shows, what it is sorted by, and a remark for the mouse and screen readers."""
+
+    text: str
+    sort: float | str
+    note: str = ""
+
+
+def render(page: Page) -> str:
+    """The report as HTML; every text from users is escaped."""
+    template = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    metric = main_metric(page.frame)
+    heads, rows = table(page.frame, metric)
+    shown = [known for known in (*QUALITIES, *COSTS) if has(page.frame, known.column)]
+    return template.render(
+        page=page,
+        css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - files of this package
+        pictures=[(picture, Markup(picture.svg)) for picture in page.pictures],  # noqa: S704
+        recommendation=Markup(page.recommendation_html),  # noqa: S704
+        metric=quantity(metric).label,
+        heads=heads,
+        rows=rows,
+        marks=[
+            mark
+            for key, mark in _MARKS.items()
+            if "verdict" in page.frame and (page.frame["verdict"] == key).any()
+        ],
+        facts=list(flatten(page.environment)),
+        command=str(page.environment.get("command", "")),
+        date=str(page.environment.get("date_utc", "")),
+        glossary=shown,
+    )
+
+
+def table(frame: pd.DataFrame, metric: str) -> tuple[list[str], list[list[Cell]]]:
+    """Column heads and rows of cells: the setting's varying parts, quality with intervals, costs."""
+    parts = varying(frame, ("dataset", "model", *SETTING_COLUMNS))
+    others = [known for known in QUALITIES if known.column != metric and has(frame, known.column)]
+    costs = [column for column in _SHOWN_COSTS if has(frame, column)]
+    judged = has(frame, "verdict")
+    heads = [part.replace("_", " ") for part in parts]
+    heads += [quantity(metric).label, "95 % interval", "difference to full", "p"]
+    heads += ["verdict"] if judged else []
+    heads += [known.label for known in others] + [_HEADS[column] for column in costs]
+    rows = []
+    for _, row in frame.sort_values(metric, ascending=False, kind="stable").iterrows():
+        cells = [_part(row[part]) for part in parts]
+        cells += [_quality(row, metric), _range(row, metric), _difference(row, metric), _p(row, metric)]
+        if judged:
+            mark, meaning = _MARKS.get(row["verdict"], ("", str(row["verdict"])))
+            cells.append(Cell(mark, mark, meaning))
+        cells += [_quality(row, known.column) for known in others]
+        cells += [Cell(number(row[column]), _key(row[column])) for column in costs]
+        rows.append(cells)
+    return heads, rows
+
+
+def flatten(values: Mapping[str, object], above: str = "") -> list[tuple[str, str]]:
+    """Nested facts as (dotted name, text), the command apart."""
+    facts: list[tuple[str, str]] = []
+    for name, value in values.items():
+        path = f"{above}{name}"
+        if path == "command":
+            continue
+        if isinstance(value, Mapping):
+            facts += flatten(value, f"{path}.")
+        elif isinstance(value, str):
+            facts.append((path, value))
+        else:
+            facts.append((path, json.dumps(value, ensure_ascii=False, default=str)))
+    return facts
+
+
+def slug(text: str) -> str:
+    """Letters, digits and hyphens only, for an id."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _part(value: object) -> Cell:
+    if isinstance(value, str) or pd.isna(value):
+        return Cell("" if not isinstance(value, str) else value, value if isinstance(value, str) else "")
+    return Cell(str(value), float(value))
+
+
+def _key(value: float) -> float | str:
+    return "" if pd.isna(value) else float(value)
+
+
+def _quality(row: pd.Series, metric: str) -> Cell:
+    value = row[metric]
+    if pd.isna(value):
+        return Cell("–", "")
+    low, high = row.get(f"{metric}_lo"), row.get(f"{metric}_hi")
+    note = "" if low is None or pd.isna(low) else f"95 % interval {low:.3f} to {high:.3f}"
+    return Cell(f"{value:.3f}", float(value), note)
+
+
+def _range(row: pd.Series, metric: str) -> Cell:
+    low, high = row.get(f"{metric}_lo"), row.get(f"{metric}_hi")
+    return Cell("–", "") if low is None or pd.isna(low) else Cell(f"{low:.3f}..{high:.3f}", float(low))
+
+
+def _difference(row: pd.Series, metric: str) -> Cell:
+    value = row.get(f"{metric}_delta")
+    if value is None or pd.isna(value):
+        return Cell("–", "")
+    low, high = row[f"{metric}_delta_lo"], row[f"{metric}_delta_hi"]
+    mark = " *" if low > 0 or high < 0 else ""
+    text = f"{signed(value)} ({signed(low)}..{signed(high)}){mark}"
+    return Cell(text, float(value), "the 95 % interval leaves out 0" if mark else "")
+
+
+def _p(row: pd.Series, metric: str) -> Cell:
+    value = row.get(f"{metric}_p")
+    if value is None or pd.isna(value):
+        return Cell("–", "")
+    return Cell("< 0.001" if value < _P_SMALL else f"{value:.3f}", float(value))

@@ -1,0 +1,61 @@
+"""Adds to the measurements what the per-query values can say and means cannot. Draws nothing.
+
+keeps_alone     whether a setting of the exact search keeps 99 %, tested by itself (non-inferiority)
+verdict         keeps, loses, undecided, not tested or reference: tested as one family, Holm-corrected
+alike           whether its quality cannot be told apart from the recommended setting's
+usd_per_month   cost at the recommendation's prices
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from toolkit.errors import PlanError, ResultsError
+from toolkit.experiment.recommend import recommend
+from toolkit.experiment.results import PER_QUERY, Results
+from toolkit.measure.noninferiority import non_inferiority
+from toolkit.report.verdict import KEEP, exact_rows, main_metric, reference, series_of
+
+if TYPE_CHECKING:
+    from toolkit.experiment.recommendation import Recommendation
+
+_FROM_RECOMMENDATION = ("verdict", "alike", "usd_per_month")
+
+
+def judged(results: Results) -> pd.DataFrame:
+    """The measurements with ``keeps_alone``, where the quality is a mean over queries."""
+    frame = results.frame().reset_index(drop=True)
+    metric = main_metric(frame)
+    if not (results.folder / PER_QUERY).is_file() or metric not in results.per_query:
+        return frame
+    values = {
+        key: rows[metric].to_numpy(dtype=float)
+        for key, rows in results.per_query.groupby("setting", sort=False, observed=True)
+    }
+    frame["keeps_alone"] = pd.Series(pd.NA, index=frame.index, dtype="boolean")
+    for _, rows in series_of(frame):
+        full = reference(rows, metric)
+        if not full[metric] > 0:
+            continue  # nothing relevant was found at all: there is no quality to keep
+        for place, key in exact_rows(rows)["setting"].items():
+            found = non_inferiority(values[key], values[full["setting"]], keep=KEEP)
+            frame.loc[place, "keeps_alone"] = found.verdict == "keeps" or place == full.name
+    return frame
+
+
+def recommended(results: Results) -> Recommendation | None:
+    """The recommendation without limits, or None for results that cannot be priced (pair sets)."""
+    try:
+        return recommend(results, keep=KEEP, metric=main_metric(results.measurements))
+    except (PlanError, ResultsError, FileNotFoundError):
+        return None
+
+
+def with_recommendation(frame: pd.DataFrame, recommendation: Recommendation | None) -> pd.DataFrame:
+    """The frame with what the recommendation found about each setting."""
+    if recommendation is None:
+        return frame
+    found = recommendation.table.set_index("setting")[list(_FROM_RECOMMENDATION)]
+    return frame.join(found, on="setting")
