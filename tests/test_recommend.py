@@ -1,0 +1,371 @@
+"""Recommendations on synthetic sweeps with a known answer, and against brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import PlanError, ResultsError
+from toolkit.experiment.cost import Footprint, Prices, extrapolate, monthly_cost, parse_count, read_prices
+from toolkit.experiment.plan import make_plan
+from toolkit.experiment.recommend import recommend
+from toolkit.experiment.results import PER_QUERY, Results
+from toolkit.experiment.setting import Setting
+from toolkit.measure.noninferiority import non_inferiority
+from toolkit.measure.statistics import holm
+
+FULL = Setting(256)
+DOCUMENTS = 10_000
+QUERIES = 2_000
+
+
+def sweep_of(folder: Path, rows: dict[Setting, dict], *, queries=QUERIES, seed=0, **extra) -> Results:
+    """A finished sweep: for each setting the share of queries it loses, its bytes per vector and p95."""
+    rng = np.random.default_rng(seed)
+    full = rng.choice([1.0, 0.63, 0.5, 0.0], size=queries, p=[0.6, 0.15, 0.1, 0.15])
+    order = rng.permutation(queries)
+    measured, values = [], []
+    for setting, row in rows.items():
+        column = full.copy()
+        column[order[: round(row["lost"] * queries)]] = 0.0
+        if row.get("noise"):
+            moved = rng.random(queries) < row["noise"]
+            column[moved] = rng.permutation(column[moved])
+        values.append(
+            pd.DataFrame({"setting": setting.key, "query_id": np.arange(queries), "ndcg@10": column})
+        )
+        measured.append(
+            {
+                "dataset": "toy",
+                "model": "toy-model",
+                "setting": setting.key,
+                **vars(setting),
+                "ndcg@10": column.mean(),
+                "p95_ms": row["p95_ms"],
+                "qps": 1_000 / row["p95_ms"],
+                "index_bytes": int(row["bytes"] * DOCUMENTS) + row.get("fixed_bytes", 0),
+                "bytes_per_vector": row["bytes"] + row.get("fixed_bytes", 0) / DOCUMENTS,
+                **{name: row[name] for name in ("fixed_bytes", "disk_bytes_per_vector") if name in row},
+            }
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.concat(values).astype({"setting": "category"}).to_parquet(folder / PER_QUERY, index=False)
+    return Results(folder, make_plan(), {}, pd.DataFrame(measured), **extra)
+
+
+SWEEP = {
+    FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0},
+    Setting(128): {"lost": 0.001, "bytes": 512, "p95_ms": 1.0},
+    Setting(128, "int8"): {"lost": 0.0015, "bytes": 128, "p95_ms": 4.0},
+    Setting(64, "int8"): {"lost": 0.0075, "bytes": 64, "p95_ms": 0.6},
+    Setting(32, "binary"): {"lost": 0.3, "bytes": 4, "p95_ms": 0.2},
+}
+STORAGE_ONLY = Prices(vcpu_usd=0.0)
+
+
+@pytest.fixture
+def toy(tmp_path):
+    return sweep_of(tmp_path / "toy", SWEEP)
+
+
+def test_the_cheapest_that_keeps_the_quality(toy):
+    found = recommend(toy, prices=STORAGE_ONLY)
+    assert found.choice.setting == "128 int8 Flat"
+    assert found.runner_up.setting == "128 float32 Flat"
+    assert found.reference.setting == FULL.key
+    assert found.choice.at_least >= 0.99
+    assert found.choice.retained == pytest.approx(0.9985, abs=2e-3)
+    verdicts = found.table.set_index("setting")["verdict"]
+    assert verdicts.to_dict() == {
+        "256 float32 Flat": "reference",
+        "128 float32 Flat": "keeps",
+        "128 int8 Flat": "keeps",
+        "64 int8 Flat": "undecided",
+        "32 binary Flat": "loses",
+    }
+
+
+def test_less_quality_asked_for_is_cheaper(toy):
+    assert recommend(toy, keep=0.97, prices=STORAGE_ONLY).choice.setting == "64 int8 Flat"
+    assert recommend(toy, keep=0.5, prices=STORAGE_ONLY).choice.setting == "32 binary Flat"
+
+
+def test_a_latency_limit_and_what_it_costs(toy):
+    found = recommend(toy, max_p95_ms=1.5, prices=STORAGE_ONLY)
+    assert found.choice.setting == "128 float32 Flat"
+    by_words = {one.constraint: one for one in found.relaxed}
+    limit = by_words["at most 1.5 ms p95"]
+    assert limit.offer.setting == "128 int8 Flat"
+    assert limit.saves_usd == pytest.approx((512 - 128) * DOCUMENTS / 1e9 * STORAGE_ONLY.ram_usd_per_gb)
+    assert by_words["at least 99 % of ndcg@10"].offer.setting == "32 binary Flat"
+
+
+def test_a_limit_that_binds_nothing_costs_nothing(toy):
+    found = recommend(toy, max_p95_ms=100, max_bytes_per_vector=2_000, prices=STORAGE_ONLY)
+    assert [one.saves_usd for one in found.relaxed[1:]] == [0.0, 0.0]
+    assert "at most 100 ms p95: nothing" in str(found)
+
+
+def test_limits_nothing_meets_name_the_nearest(toy):
+    found = recommend(toy, max_bytes_per_vector=100, max_p95_ms=0.5, prices=STORAGE_ONLY)
+    assert not found.feasible
+    assert found.choice is None
+    nearest = {one.constraint: one.offer and one.offer.setting for one in found.relaxed}
+    assert nearest == {
+        "at least 99 % of ndcg@10": "32 binary Flat",
+        "at most 100 bytes per vector": None,
+        "at most 0.5 ms p95": None,
+        "both limits": "128 int8 Flat",
+    }
+    text = str(found)
+    assert "no measured setting meets at least 99 % of ndcg@10 and at most 100 bytes per vector" in text
+    assert "Nearest settings" in text
+
+    by_bytes = recommend(toy, max_bytes_per_vector=100, prices=STORAGE_ONLY)
+    nearest = {one.constraint: one.offer.setting for one in by_bytes.relaxed}
+    assert nearest["at most 100 bytes per vector"] == "128 int8 Flat"
+    assert nearest["at least 99 % of ndcg@10"] == "64 int8 Flat"
+
+
+def test_too_few_queries_are_said_with_how_many_would_do(tmp_path):
+    few = sweep_of(tmp_path / "few", SWEEP, queries=200)
+    found = recommend(few, prices=STORAGE_ONLY)
+    assert found.choice.setting == FULL.key
+    assert found.undecided.count == 3
+    assert found.undecided.offer.setting == "128 int8 Flat"
+    text = str(found)
+    assert "3 cheaper settings can be neither cleared nor ruled out with 200 queries" in text
+    needed = found.undecided.queries_needed
+    assert f"about {needed:,} queries would decide" in text
+    assert needed > 200
+    # The plan is honest: with that many queries of the same kind the setting is decided.
+    many = sweep_of(tmp_path / "many", SWEEP, queries=2 * needed)
+    assert recommend(many, prices=STORAGE_ONLY).choice.setting == "128 int8 Flat"
+
+
+def test_settings_that_cannot_be_told_apart_are_marked(toy):
+    table = recommend(toy, prices=STORAGE_ONLY).table.set_index("setting")
+    assert table["alike"].to_dict() == {
+        "256 float32 Flat": True,
+        "128 float32 Flat": True,
+        "128 int8 Flat": True,
+        "64 int8 Flat": False,
+        "32 binary Flat": False,
+    }
+
+
+# --- cost ----------------------------------------------------------------------------------------
+
+
+def test_cost_at_another_size_counts_what_does_not_grow(tmp_path):
+    rows = {
+        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0, "fixed_bytes": 45},
+        Setting(256, "pq"): {
+            "lost": 0.0, "bytes": 64, "p95_ms": 1.0, "fixed_bytes": 262_144, "disk_bytes_per_vector": 1024.0,
+        },
+    }  # fmt: skip
+    for row in rows.values():
+        row.setdefault("disk_bytes_per_vector", 0.0)
+    prices = Prices(ram_usd_per_gb=3.0, disk_usd_per_gb=0.1, vcpu_usd=0.0)
+    found = recommend(sweep_of(tmp_path / "pq", rows), corpus_size=10_000_000, prices=prices)
+    chosen = found.choice
+    assert chosen.setting == "256 pq Flat"
+    assert chosen.cost.memory_gb == pytest.approx((64 * 10_000_000 + 262_144) / 1e9)
+    assert chosen.cost.disk_gb == pytest.approx(10.24)
+    assert chosen.bytes_per_vector == pytest.approx(64.0262144)
+    assert chosen.cost.usd == pytest.approx(0.640262144 * 3.0 + 10.24 * 0.1)
+    assert chosen.cost.vcpus is None
+    assert "0.6403 GB memory x 3 + 10.24 GB disk x 0.1" in str(found)
+    assert any("is not known at 10,000,000" in note for note in found.notes)
+
+
+def test_latency_at_another_size_is_extrapolated_from_three_sizes_and_says_so(tmp_path):
+    rows = {
+        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 10.0},
+        Setting(256, index="HNSW32"): {"lost": 0.0, "bytes": 1300, "p95_ms": 0.5},
+    }
+    sweep = sweep_of(tmp_path / "scale", rows)
+    sizes = np.array([2_500, 5_000, 10_000])
+    scaling = pd.concat(
+        pd.DataFrame({"setting": setting.key, "documents": sizes, "p95_ms": times, "qps": 1_000 / times})
+        for setting, times in [
+            (FULL, sizes / 1_000.0),
+            (Setting(256, index="HNSW32"), 0.04 * np.log(sizes)),
+        ]
+    )
+    found = recommend(
+        sweep, corpus_size=1_000_000, max_p95_ms=5.0, scaling=scaling, prices=Prices(peak_qps=100)
+    )
+    assert found.choice.setting == "256 float32 HNSW32"
+    assert found.choice.p95_ms == pytest.approx(0.04 * np.log(1e6))
+    assert found.reference.p95_ms == pytest.approx(1_000.0)
+    assert found.reference.cost.vcpus == pytest.approx(100.0)
+    assert found.choice.latency == "extrapolated (log) from 3 sizes, 2,500..10,000 documents"
+    assert found.notes == tuple(note for note in found.notes if "latency" not in note)
+    two_sizes = recommend(sweep, corpus_size=1_000_000, scaling=scaling[scaling["documents"] > 2_500])
+    assert two_sizes.reference.latency == "measured at 10,000 documents"
+    assert two_sizes.reference.cost.vcpus is None
+    assert any("3 corpus sizes or more" in note for note in two_sizes.notes)
+
+
+def test_extrapolation_recovers_the_line_it_was_made_from():
+    flat = extrapolate([1_000, 10_000, 100_000], [1.01, 1.1, 2.0], index="IVF64")
+    assert (flat.base, flat.slope) == pytest.approx((1.0, 1e-5))
+    assert flat.worst_error < 1e-9
+    assert flat.at(1_000_000) == pytest.approx(11.0)
+    assert extrapolate([1_000, 10_000, 10_000], [1, 2, 3], index="Flat") is None
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=3, max_size=3), st.sampled_from(["Flat", "HNSW32"]))
+def test_extrapolation_never_promises_that_a_larger_corpus_is_faster(times, index):
+    fit = extrapolate([1_000, 5_000, 20_000], times, index=index)
+    assert 0 <= fit.at(20_000) <= fit.at(10**7)
+
+
+def test_monthly_cost_by_hand():
+    prices = Prices(ram_usd_per_gb=2.0, disk_usd_per_gb=0.1, vcpu_usd=20.0, peak_qps=50.0)
+    cost = monthly_cost(4e9, 10e9, 200.0, prices)
+    assert cost.usd == pytest.approx(4 * 2 + 10 * 0.1 + 50 / 200 * 20)
+    assert cost.formula == "4 GB memory x 2 + 10 GB disk x 0.1 + 0.25 vCPU x 20"
+    assert Footprint.measured(1_100, 10, fixed=100).bytes_at(1_000) == 100_100
+
+
+def test_price_file(tmp_path):
+    file = tmp_path / "prices.toml"
+    file.write_text("ram_usd_per_gb = 5\npeak_qps = 1.5\n")
+    assert read_prices(file) == Prices(ram_usd_per_gb=5, peak_qps=1.5, source=str(file))
+    for text, message in [
+        ("ram = 5", "unknown key 'ram'; allowed: ram_usd_per_gb"),
+        ("vcpu_usd = -1", "vcpu_usd = -1 must be a number of at least 0"),
+        ("vcpu_usd = true", "must be a number"),
+        ("vcpu_usd = ", "is no TOML"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(PlanError, match=message):
+            read_prices(file)
+    with pytest.raises(PlanError, match="cannot be read"):
+        read_prices(tmp_path / "absent.toml")
+
+
+def test_corpus_sizes_as_people_write_them():
+    assert [parse_count(text) for text in ("10M", "250k", "1.5b", "1_000", "42")] == [
+        10_000_000, 250_000, 1_500_000_000, 1_000, 42,
+    ]  # fmt: skip
+    for text in ("", "M", "ten", "-5", "0", "_"):
+        with pytest.raises(PlanError, match="is no number of documents"):
+            parse_count(text)
+
+
+# --- brute force ---------------------------------------------------------------------------------
+
+
+def by_brute_force(results: Results, prices: Prices, *, keep, max_bytes, max_p95_ms) -> str | None:
+    """Every setting looked at by itself, with nothing of the recommendation's code but single tests."""
+    frame = results.measurements
+    wide = {
+        key: group["ndcg@10"].to_numpy() for key, group in results.per_query.groupby("setting", observed=True)
+    }
+    usd = (
+        frame["index_bytes"] / 1e9 * prices.ram_usd_per_gb + prices.peak_qps / frame["qps"] * prices.vcpu_usd
+    )
+    rank = dict(zip(frame["setting"], zip(usd, frame["p95_ms"], frame["setting"], strict=True), strict=True))
+    within = {
+        row.setting
+        for row in frame.itertuples()
+        if row.bytes_per_vector <= max_bytes and row.p95_ms <= max_p95_ms
+    }
+    tested = sorted(key for key in within if FULL.key not in within or rank[key] < rank[FULL.key])
+    p = holm([non_inferiority(wide[key], wide[FULL.key], keep=keep).p_keeps for key in tested])
+    good = {key for key, one in zip(tested, p, strict=True) if one <= 0.05} | (within & {FULL.key})
+    return min(good, key=rank.__getitem__, default=None)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    keep=st.sampled_from([0.9, 0.97, 0.99]),
+    max_bytes=st.sampled_from([40.0, 150.0, 5_000.0]),
+    max_p95_ms=st.sampled_from([0.3, 1.0, 50.0]),
+)
+@settings(max_examples=10, deadline=None)
+def test_no_cheaper_setting_meets_the_demand(tmp_path_factory, seed, keep, max_bytes, max_p95_ms):
+    rng = np.random.default_rng(seed)
+    grid = [
+        Setting(dim, precision, index)
+        for dim in (32, 64, 128, 256)
+        for precision in ("float32", "int8", "binary")
+        for index in ("Flat", "HNSW32")
+    ]
+    rows = {
+        setting: {
+            "lost": float(rng.choice([0.0, 0.002, 0.01, 0.1])),
+            "noise": float(rng.choice([0.0, 0.02])),
+            "bytes": float(rng.choice([16, 32, 128, 1024])),
+            "p95_ms": float(rng.choice([0.2, 0.9, 3.0])),
+        }
+        for setting in grid
+    }
+    rows[FULL] = {"lost": 0.0, "bytes": 1024.0, "p95_ms": 2.0}
+    sweep = sweep_of(tmp_path_factory.mktemp("grid"), rows, queries=600, seed=seed)
+    prices = Prices(peak_qps=0.001)
+    found = recommend(sweep, keep=keep, max_bytes_per_vector=max_bytes, max_p95_ms=max_p95_ms, prices=prices)
+    wanted = by_brute_force(sweep, prices, keep=keep, max_bytes=max_bytes, max_p95_ms=max_p95_ms)
+    assert (found.choice and found.choice.setting) == wanted
+    if found.runner_up:
+        assert found.runner_up.cost.usd >= found.choice.cost.usd
+    for relaxed in found.relaxed:
+        assert relaxed.saves_usd >= 0.0
+    assert str(found)
+
+
+# --- several instructions, faces, bad input ------------------------------------------------------
+
+
+def test_one_bar_for_all_instructions(tmp_path):
+    rows = {
+        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0},
+        Setting(256, instruction="none"): {"lost": 0.2, "bytes": 1024, "p95_ms": 2.0},
+        Setting(64, instruction="none"): {"lost": 0.2, "bytes": 256, "p95_ms": 1.0},
+    }
+    found = recommend(sweep_of(tmp_path / "two", rows))
+    assert found.reference.setting == FULL.key
+    assert found.choice.setting == FULL.key
+    assert "nothing cheaper is shown to keep the quality" in found.headline
+
+
+def test_text_and_html_say_the_same(toy):
+    found = recommend(toy, max_p95_ms=1.5)
+    text, html = str(found), found._repr_html_()
+    for said in (
+        found.headline,
+        "USD",
+        found.choice.setting,
+        found.prices.source,
+        "What each constraint costs",
+    ):
+        assert said in text
+        assert said in html
+    assert found.choice.cost.formula in text
+    assert found.choice.cost.formula in html
+    assert "<script" not in html
+
+
+def test_bad_input(toy, tmp_path):
+    for limits, message in [
+        ({"keep": 1.2}, "keep 1.2 is no share"),
+        ({"max_p95_ms": 0}, "max_p95_ms 0 must be above 0"),
+        ({"metric": "ndcg@5"}, "metric 'ndcg@5' was not measured for every query; choose from ndcg@10"),
+        ({"max_bytes": 5}, "unknown limit 'max_bytes'; allowed: keep, metric, max_bytes_per_vector"),
+    ]:
+        with pytest.raises(PlanError, match=message):
+            recommend(toy, **limits)
+    pairs = Results(toy.folder, toy.plan, {}, toy.measurements.drop(columns="p95_ms"))
+    with pytest.raises(ResultsError, match="the sweep has no p95_ms"):
+        recommend(pairs)
+    partial = Results(toy.folder, toy.plan, {}, toy.measurements[toy.measurements["dim"] < 256])
+    assert recommend(partial, keep=0.5).reference.setting == "128 float32 Flat"
+    short = Results(toy.folder, toy.plan, {}, toy.measurements[toy.measurements["precision"] == "int8"])
+    with pytest.raises(ResultsError, match="no exact full-dimension search"):
+        recommend(short)

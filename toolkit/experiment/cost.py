@@ -1,0 +1,171 @@
+"""What a setting costs at a corpus size: bytes, latency and money, from what was measured and stated prices.
+
+Bytes are linear in the number of vectors and so exact. Latency is an extrapolation and says so. Knows
+nothing of quality.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.errors import PlanError
+from toolkit.measure.storage import GB
+
+MIN_SIZES = 3  # corpus sizes below which no latency is extrapolated
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Monthly prices in USD and the load to serve.
+
+    ram_usd_per_gb, disk_usd_per_gb : a GB (1e9 bytes) held for a month.
+    vcpu_usd : one virtual CPU for a month.
+    peak_qps : queries a second at the busiest time.
+    source : where the figures are from; printed with every cost.
+    """
+
+    ram_usd_per_gb: float = 2.2
+    disk_usd_per_gb: float = 0.08
+    vcpu_usd: float = 22.0
+    peak_qps: float = 10.0
+    source: str = "assumed round figures of cloud machines on demand; give your own with --price-file"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "source":
+                if not isinstance(value, str):
+                    raise PlanError(f"price source {value!r} must be a text")
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < np.inf:
+                raise PlanError(f"price {field.name} = {value!r} must be a number of at least 0")
+
+
+def read_prices(path: str | Path) -> Prices:
+    """Read prices from a TOML file with the fields of `Prices`; raises PlanError naming file and key."""
+    try:
+        given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"price file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"price file {path} is no TOML: {error}") from None
+    allowed = [field.name for field in fields(Prices)]
+    unknown = [key for key in given if key not in allowed]
+    if unknown:
+        raise PlanError(f"price file {path}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
+    try:
+        return Prices(**({"source": str(path)} | given))
+    except PlanError as error:
+        raise PlanError(f"price file {path}: {error}") from None
+
+
+def parse_count(text: str) -> int:
+    """``10M``, ``250k``, ``1.5B`` or ``10_000_000`` as a whole number; raises PlanError."""
+    match = re.fullmatch(r"([\d_,]+(?:\.\d+)?)\s*([kmb]?)", text.strip().lower())
+    number = float(re.sub("[_,]", "", match[1]) or "nan") * _SUFFIXES[match[2]] if match else float("nan")
+    if not number >= 1:
+        raise PlanError(f"corpus size {text!r} is no number of documents; write 250000, 250k, 10M or 1.5B")
+    return round(number)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of an index as a line over the number of vectors: ``fixed + per_vector * n``.
+
+    fixed : what is there whatever the corpus: codebooks, centroids, rotation, header.
+    """
+
+    fixed: float
+    per_vector: float
+
+    @classmethod
+    def measured(cls, index_bytes: float, vectors: int, *, fixed: float = 0.0) -> Footprint:
+        """From the serialised index of a corpus, and of the trained index before any vector is in it."""
+        return cls(fixed, (index_bytes - fixed) / vectors)
+
+    def bytes_at(self, vectors: int) -> float:
+        """Bytes with that many vectors, all arguments of the index unchanged."""
+        return self.fixed + self.per_vector * vectors
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """Time as a function of corpus size, fitted to measured sizes.
+
+    shape : ``log`` (base + slope ln n) for graphs, else ``linear`` (base + slope n).
+    sizes : the corpus sizes it was fitted to; worst_error : largest relative miss among them.
+    """
+
+    base: float
+    slope: float
+    shape: str
+    sizes: tuple[int, ...]
+    worst_error: float
+
+    def at(self, documents: int) -> float:
+        """The time at a corpus size, in the unit of what was fitted."""
+        return self.base + self.slope * (np.log(documents) if self.shape == "log" else documents)
+
+
+def extrapolate(sizes: Sequence[int], times: Sequence[float], *, index: str) -> Extrapolation | None:
+    """Fit how time grows with the corpus; None with fewer than three different sizes.
+
+    A graph (HNSW) visits a number of vectors that grows with the logarithm of the corpus (Malkov & Yashunin
+    2018); a scan, and a scan of a fixed share of lists, grows linearly. Least relative squares with neither
+    part below zero, so that a noisy fit cannot promise that a larger corpus is faster.
+    """
+    from scipy.optimize import nnls
+
+    documents, measured = np.asarray(sizes, dtype=np.float64), np.asarray(times, dtype=np.float64)
+    if len(np.unique(documents)) < MIN_SIZES or not (measured > 0).all():
+        return None
+    shape = "log" if "HNSW" in index else "linear"
+    grown = np.log(documents) if shape == "log" else documents
+    scale = grown.max()
+    design = np.column_stack([np.ones_like(grown), grown / scale]) / measured[:, None]
+    (base, slope), _ = nnls(design, np.ones_like(measured))
+    worst = float(np.abs(design @ [base, slope] - 1.0).max())
+    return Extrapolation(
+        float(base), float(slope / scale), shape, tuple(sorted({int(n) for n in sizes})), worst
+    )
+
+
+@dataclass(frozen=True)
+class MonthlyCost:
+    """What is paid for a month, by part. vcpus is None where the time at that corpus size is not known."""
+
+    memory_gb: float
+    disk_gb: float
+    vcpus: float | None
+    prices: Prices
+
+    @property
+    def usd(self) -> float:
+        """Sum of the parts."""
+        return (
+            self.memory_gb * self.prices.ram_usd_per_gb
+            + self.disk_gb * self.prices.disk_usd_per_gb
+            + (self.vcpus or 0.0) * self.prices.vcpu_usd
+        )
+
+    @property
+    def formula(self) -> str:
+        """The sum with its figures."""
+        parts = [f"{self.memory_gb:.4g} GB memory x {self.prices.ram_usd_per_gb:g}"]
+        if self.disk_gb:
+            parts.append(f"{self.disk_gb:.4g} GB disk x {self.prices.disk_usd_per_gb:g}")
+        if self.vcpus is not None:
+            parts.append(f"{self.vcpus:.3g} vCPU x {self.prices.vcpu_usd:g}")
+        return " + ".join(parts)
+
+
+def monthly_cost(memory_bytes: float, disk_bytes: float, qps: float | None, prices: Prices) -> MonthlyCost:
+    """Cost of keeping bytes and serving the load; `qps` of one thread, None leaves computing out."""
+    vcpus = None if qps is None else prices.peak_qps / qps
+    return MonthlyCost(memory_bytes / GB, disk_bytes / GB, vcpus, prices)

@@ -1,0 +1,342 @@
+"""The cheapest measured setting that keeps the quality asked for, and what stands against the cheaper ones.
+
+What is claimed, and how sure it is: the settings that the limits on bytes and latency leave, and that cost
+less than the reference, are one family. It is laid out without a look at quality, and non-inferiority is
+tested over it with Holm's correction, so the chance that even one "keeps" is false is at most 5 %, whichever
+of them is then picked for its price. The reference is the exact full-dimension float32 search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.errors import PlanError, ResultsError
+from toolkit.experiment.cost import MIN_SIZES, Footprint, Prices, extrapolate, monthly_cost
+from toolkit.experiment.recommendation import Demand, Offer, Recommendation, Relaxation, Undecided
+from toolkit.experiment.results import Results
+from toolkit.measure.noninferiority import ALPHA, non_inferiorities, queries_needed, retained_at_least
+from toolkit.measure.statistics import indistinguishable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NEEDED = (
+    "setting",
+    "dim",
+    "precision",
+    "index",
+    "rescore",
+    "p95_ms",
+    "qps",
+    "index_bytes",
+    "bytes_per_vector",
+)
+
+
+def recommend(
+    results: Results,
+    *,
+    prices: Prices | None = None,
+    scaling: pd.DataFrame | None = None,
+    **demand: Any,  # noqa: ANN401 - the fields of Demand
+) -> Recommendation:
+    """The cheapest setting of a sweep that meets a demand, with 95 % confidence in its quality.
+
+    demand : the fields of `Demand`: keep, metric, max_bytes_per_vector, max_p95_ms, corpus_size.
+    prices : what memory, disk and computing cost; documented assumptions if not given.
+    scaling : the same settings timed at other corpus sizes, columns setting, documents, p95_ms, qps; with
+        three sizes or more latency is extrapolated to `corpus_size`.
+
+    Raises PlanError for a demand that makes no sense, ResultsError if the sweep timed or stored nothing.
+    """
+    try:
+        wanted = Demand(**demand)
+    except TypeError:
+        unknown = sorted(set(demand) - set(Demand.__dataclass_fields__))
+        allowed = ", ".join(Demand.__dataclass_fields__)
+        raise PlanError(f"unknown limit {unknown[0]!r}; allowed: {allowed}") from None
+    return _Search.of(
+        results.measurements, results.per_query, wanted, prices or Prices(), scaling
+    ).recommendation()
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Settings that meet a demand, cheapest first; those tested; and the verdict of each tested one."""
+
+    meeting: tuple[str, ...]
+    family: tuple[str, ...]
+    verdicts: dict[str, str]
+    p_keeps: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The measurements ready to be searched: `table` is ordered from the cheapest setting up."""
+
+    demand: Demand
+    prices: Prices
+    table: pd.DataFrame
+    values: pd.DataFrame
+    reference: str
+    documents: int
+    subject: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        measurements: pd.DataFrame,
+        per_query: pd.DataFrame,
+        demand: Demand,
+        prices: Prices,
+        scaling: pd.DataFrame | None,
+    ) -> _Search:
+        missing = [column for column in _NEEDED if column not in measurements]
+        if missing:
+            raise ResultsError(
+                f"the sweep has no {missing[0]}, so settings cannot be priced; "
+                "recommend needs a sweep over a retrieval set (builtin, beir:<folder>)"
+            )
+        values = _per_query(per_query, demand.metric, measurements)
+        reference = _reference(measurements, values)
+        first = measurements.iloc[0]
+        documents = round(float(first["index_bytes"] / first["bytes_per_vector"]))
+        table, notes = _priced(measurements, demand, prices, scaling, documents)
+        subject = " · ".join(str(first[name]) for name in ("dataset", "model") if name in measurements)
+        return cls(demand, prices, table, values, reference, documents, subject, notes)
+
+    def recommendation(self) -> Recommendation:
+        """Answer the demand, and the questions around it."""
+        answer = self._answer(self.demand)
+        choice, runner_up = ([self._offer(key) for key in answer.meeting[:2]] + [None, None])[:2]
+        relaxed = self._costs(choice) if choice else self._nearest()
+        return Recommendation(
+            demand=self.demand,
+            prices=self.prices,
+            subject=self.subject or "this sweep",
+            documents=self.documents,
+            queries=len(self.values),
+            reference=self._offer(self.reference),
+            choice=choice,
+            runner_up=runner_up,
+            relaxed=relaxed,
+            undecided=self._undecided(answer, choice),
+            notes=self.notes,
+            table=self._judged(answer, choice.setting if choice else self.reference),
+        )
+
+    def _within(self, demand: Demand) -> np.ndarray:
+        within = np.ones(len(self.table), dtype=bool)
+        if demand.max_bytes_per_vector is not None:
+            within &= self.table["bytes_per_vector"].to_numpy() <= demand.max_bytes_per_vector
+        if demand.max_p95_ms is not None:
+            within &= self.table["p95_ms"].to_numpy() <= demand.max_p95_ms
+        return within
+
+    def _answer(self, demand: Demand, *, any_quality: bool = False) -> _Answer:
+        keys = self.table["setting"].to_numpy()[self._within(demand)].tolist()
+        if any_quality:
+            return _Answer(tuple(keys), (), {}, {})
+        # The reference keeps its own quality; what costs more than it does is of no interest.
+        family = keys[: keys.index(self.reference)] if self.reference in keys else keys
+        verdicts, p_keeps = {}, {}
+        if family:
+            tested = non_inferiorities(
+                self.values[family].to_numpy(), self.values[self.reference].to_numpy(), keep=demand.keep
+            )
+            verdicts = {key: one.verdict for key, one in zip(family, tested, strict=True)}
+            p_keeps = {key: one.p_keeps for key, one in zip(family, tested, strict=True)}
+        meeting = [key for key in family if verdicts[key] == "keeps"]
+        if self.reference in keys:
+            meeting.append(self.reference)
+        return _Answer(tuple(meeting), tuple(family), verdicts, p_keeps)
+
+    def _without(self, constraint: str) -> _Answer:
+        if constraint == "keep":
+            return self._answer(self.demand, any_quality=True)
+        return self._answer(replace(self.demand, **{constraint: None}))
+
+    def _costs(self, choice: Offer) -> tuple[Relaxation, ...]:
+        """What each constraint adds to the price of the choice."""
+        found = []
+        for constraint, words in self.demand.constraints.items():
+            # More settings to test mean a stricter test: the choice itself still meets less.
+            keys = {choice.setting, *self._without(constraint).meeting}
+            cheapest = next(key for key in self.table["setting"] if key in keys)
+            offer = self._offer(cheapest)
+            found.append(Relaxation(words, offer, choice.cost.usd - offer.cost.usd))
+        return tuple(found)
+
+    def _nearest(self) -> tuple[Relaxation, ...]:
+        """For each constraint, of the settings that meet all others, the one that misses it least."""
+        found = []
+        for constraint, words in self.demand.constraints.items():
+            keys = self._without(constraint).meeting
+            offer = None
+            if keys and constraint == "keep":
+                offer = self._offer(self.values[list(keys)].mean().idxmax())
+            elif keys:
+                column = {"max_bytes_per_vector": "bytes_per_vector", "max_p95_ms": "p95_ms"}[constraint]
+                rows = self.table[self.table["setting"].isin(keys)]
+                offer = self._offer(rows.loc[rows[column].idxmin(), "setting"])
+            found.append(Relaxation(words, offer, 0.0))
+        if len(found) > 2:
+            free = replace(self.demand, max_bytes_per_vector=None, max_p95_ms=None)
+            found.append(Relaxation("both limits", self._offer(self._answer(free).meeting[0]), 0.0))
+        return tuple(found)
+
+    def _undecided(self, answer: _Answer, choice: Offer | None) -> Undecided:
+        cheaper = list(answer.family)
+        if choice and choice.setting in cheaper:
+            cheaper = cheaper[: cheaper.index(choice.setting)]
+        open_ones = [key for key in cheaper if answer.verdicts[key] == "undecided"]
+        full = self.values[self.reference].to_numpy()
+        hopeful = [key for key in open_ones if self.values[key].mean() >= self.demand.keep * full.mean()]
+        if not hopeful:
+            return Undecided(len(open_ones), None, None)
+        # As strict as Holm's first step over the family, which the plan must be able to pass.
+        needed = queries_needed(
+            self.values[hopeful[0]].to_numpy(), full, keep=self.demand.keep, alpha=ALPHA / len(answer.family)
+        )
+        return Undecided(len(open_ones), self._offer(hopeful[0]), needed)
+
+    def _judged(self, answer: _Answer, against: str) -> pd.DataFrame:
+        keys = self.table["setting"].tolist()
+        table = self.table.drop(columns="cost")
+        table["within_limits"] = self._within(self.demand)
+        table["p_keeps"] = [answer.p_keeps.get(key, np.nan) for key in keys]
+        table["verdict"] = [
+            "reference" if key == self.reference else answer.verdicts.get(key, "not tested") for key in keys
+        ]
+        table["alike"] = indistinguishable(self.values[keys].to_numpy(), self.values[against].to_numpy())
+        return table
+
+    def _offer(self, key: str) -> Offer:
+        row = self.table[self.table["setting"] == key].iloc[0]
+        values, full = self.values[key].to_numpy(), self.values[self.reference].to_numpy()
+        same = key == self.reference
+        return Offer(
+            setting=key,
+            quality=float(values.mean()),
+            retained=1.0 if same else float(values.mean() / full.mean()),
+            at_least=1.0 if same else retained_at_least(values, full),
+            bytes_per_vector=float(row["bytes_per_vector"]),
+            p95_ms=float(row["p95_ms"]),
+            latency=row["latency"],
+            cost=row["cost"],
+        )
+
+
+def _per_query(per_query: pd.DataFrame, metric: str, measurements: pd.DataFrame) -> pd.DataFrame:
+    """Quality as (queries, settings), a column a setting."""
+    usable = [
+        column
+        for column in per_query.columns
+        if column not in ("setting", "query_id") and per_query[column].notna().all()
+    ]
+    if metric not in usable:
+        raise PlanError(
+            f"metric {metric!r} was not measured for every query; choose from {', '.join(usable)}"
+        )
+    # pivot, unlike pivot_table, refuses a query that stands twice.
+    wide = per_query.astype({"setting": str}).pivot(  # noqa: PD010
+        index="query_id", columns="setting", values=metric
+    )
+    absent = [key for key in measurements["setting"] if key not in wide.columns]
+    if absent:
+        raise ResultsError(
+            f"setting {absent[0]!r} has no per-query values; run the sweep again with --resume"
+        )
+    return wide[measurements["setting"].tolist()]
+
+
+def _reference(measurements: pd.DataFrame, values: pd.DataFrame) -> str:
+    """The exact full-dimension search; of several instructions, the best."""
+    exact = measurements[
+        (measurements["precision"] == "float32")
+        & (measurements["index"] == "Flat")
+        & (measurements["rescore"] == "")
+        & (measurements["dim"] == measurements["dim"].max())
+    ]
+    if exact.empty:
+        raise ResultsError(
+            "the sweep has no exact full-dimension search (float32, Flat), which quality is held against; "
+            "run it again with --resume"
+        )
+    key = values[exact["setting"].tolist()].mean().idxmax()
+    if not values[key].mean() > 0:
+        raise ResultsError(
+            f"the exact full-dimension search ({key}) finds nothing relevant; check the data set's judgements"
+        )
+    return key
+
+
+def _priced(
+    measurements: pd.DataFrame,
+    demand: Demand,
+    prices: Prices,
+    scaling: pd.DataFrame | None,
+    documents: int,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Bytes, latency and cost at the corpus size asked for, cheapest first, and what to know about them."""
+    size = demand.corpus_size or documents
+    notes = []
+    table = measurements.copy()
+    fixed = table.get("fixed_bytes", 0.0)
+    memory = [
+        Footprint.measured(index_bytes, documents, fixed=start).bytes_at(size)
+        for index_bytes, start in zip(table["index_bytes"], np.broadcast_to(fixed, len(table)), strict=True)
+    ]
+    disk = np.broadcast_to(table.get("disk_bytes_per_vector", 0.0), len(table)) * float(size)
+    p95_ms, qps, latency = _times(table, scaling, size, documents)
+    known = size == documents or all(qps)
+    if size != documents:
+        if "fixed_bytes" not in table:
+            notes.append(
+                f"bytes per vector are those at {documents:,} documents; codebooks and centroids are not "
+                "told apart from vectors, so indexes that have them come out too large"
+            )
+        if not known:
+            notes.append(
+                f"latency was measured at {documents:,} documents and is not known at {size:,}: computing is "
+                "left out of the cost, and a limit on p95 is held against the measured one; time the "
+                f"settings at {MIN_SIZES} corpus sizes or more to extrapolate"
+            )
+    table["cost"] = [
+        monthly_cost(held, stored, rate if known else None, prices)
+        for held, stored, rate in zip(memory, disk, qps, strict=True)
+    ]
+    table["usd_per_month"] = [cost.usd for cost in table["cost"]]
+    table["bytes_per_vector"] = np.array(memory) / size
+    table["p95_ms"], table["latency"] = p95_ms, latency
+    order = ["usd_per_month", "p95_ms", "setting"]
+    return table.sort_values(order, kind="stable", ignore_index=True), tuple(notes)
+
+
+def _times(
+    table: pd.DataFrame, scaling: pd.DataFrame | None, size: int, documents: int
+) -> tuple[list[float], list[float | None], list[str]]:
+    """p95 in ms, queries a second (None where not known) and their provenance, by row."""
+    p95_ms, rates, sources = [], [], []
+    for row in table.to_dict("records"):
+        fit = pace = None
+        if size != documents and scaling is not None:
+            sizes = scaling[scaling["setting"] == row["setting"]]
+            fit = extrapolate(sizes["documents"], sizes["p95_ms"], index=row["index"])
+            pace = extrapolate(sizes["documents"], 1.0 / sizes["qps"], index=row["index"])
+        if fit and pace:
+            p95_ms.append(fit.at(size))
+            rates.append(1.0 / pace.at(size))
+            sources.append(
+                f"extrapolated ({fit.shape}) from {len(fit.sizes)} sizes, "
+                f"{fit.sizes[0]:,}..{fit.sizes[-1]:,} documents"
+            )
+        else:
+            p95_ms.append(row["p95_ms"])
+            rates.append(row["qps"] if size == documents else None)
+            sources.append(f"measured at {documents:,} documents")
+    return p95_ms, rates, sources
