@@ -97,6 +97,19 @@ class Checkpoint:
         has_adapter = (self.folder / "adapter_config.json").exists()
         return kinds <= {"Transformer", "Pooling", "Normalize"} and not has_adapter
 
+    @cached_property
+    def full_dim(self) -> int | None:
+        """The length of its vectors, if the files state it without the weights."""
+        dim = self.config.get("hidden_size")
+        for kind, module in self._modules:
+            if kind == "Dense":
+                dim = self._json(Path(module["path"], "config.json")).get("out_features", dim)
+            elif kind not in {"Transformer", "Pooling", "Normalize"}:
+                return None
+        if "+" in self.pooling:
+            return None  # several poolings side by side make a longer vector
+        return dim
+
     @property
     def is_qwen3(self) -> bool:
         """Whether it is a Qwen3 decoder pooled at its last token, as Qwen3-Embedding is."""

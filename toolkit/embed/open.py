@@ -43,3 +43,20 @@ def open_embedder(
     from toolkit.embed.remote import RemoteEmbedder
 
     return RemoteEmbedder(config)
+
+
+def stated_full_dim(spec: str | StaticConfig | LocalConfig | RemoteConfig) -> int | None:
+    """The full dimension as far as it is known without weights or a server; None where it is not.
+
+    Raises PlanError for an unknown spec, ModelError for a model whose files cannot be found.
+    """
+    config = parse_spec(spec) if isinstance(spec, str) else spec
+    if isinstance(config, RemoteConfig):
+        return config.full_dim
+    if isinstance(config, LocalConfig):
+        from toolkit.embed.checkpoint import find_checkpoint
+
+        return find_checkpoint(config).full_dim
+    from toolkit.embed.static import StaticEmbedder
+
+    return StaticEmbedder().space.full_dim

@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from toolkit.embed.config import EmbedderConfig, parse_spec
-from toolkit.errors import PlanError
+from toolkit.errors import DimensionError, PlanError
 from toolkit.search.factory import PRECISIONS
 from toolkit.space import EmbeddingSpace
 
@@ -119,14 +119,26 @@ class SweepPlan(_Plan):
     def _distinct(cls, value: Any) -> Any:  # noqa: ANN401
         return list(dict.fromkeys(value)) if isinstance(value, list) else value
 
-    def dims_for(self, space: EmbeddingSpace) -> list[int]:
-        """The plan's dimensions for a model, ascending; the full one is always among them.
+    def dims_within(self, full_dim: int) -> list[int]:
+        """The plan's dimensions, ascending; the full one is always among them.
 
-        Raises DimensionError for one outside the model's range.
+        Raises DimensionError for one beyond `full_dim`.
         """
         if self.dims == "auto":
-            return auto_dims(space.full_dim)
-        return sorted({space.check_dim(dim) for dim in self.dims} | {space.full_dim})
+            return auto_dims(full_dim)
+        beyond = [dim for dim in self.dims if dim > full_dim]
+        if beyond:
+            raise DimensionError(
+                f"dimension {beyond[0]} is outside the embedder's range; choose 1..{full_dim}"
+            )
+        return sorted({*self.dims, full_dim})
+
+    def dims_for(self, space: EmbeddingSpace) -> list[int]:
+        """`dims_within` a model's range, with a warning for each one named that it was not trained for."""
+        if self.dims != "auto":
+            for dim in self.dims:
+                space.check_dim(dim)
+        return self.dims_within(space.full_dim)
 
     def to_toml(self) -> str:
         """The plan as TOML that `read_plan` reads back to an equal plan."""

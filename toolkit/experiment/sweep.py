@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.embed.cache import VectorCache
-from toolkit.embed.open import open_embedder
+from toolkit.embed.open import open_embedder, stated_full_dim
 from toolkit.embed.pipeline import embed_texts
 from toolkit.embed.protocol import Embedder
 from toolkit.errors import ResultsError
@@ -54,6 +54,7 @@ def run_sweep(
     ServerError, or ResultsError if `out` cannot be written or holds another sweep.
     """
     data = load_dataset(plan.data)
+    _check_ahead(plan, data)
     embedder = open_embedder(plan.embedder)
     cache = cache or VectorCache()
     if isinstance(data, PairSet):
@@ -93,6 +94,16 @@ def run_sweep(
         data,
         derive(store, settings, data, full_dim=embedder.space.full_dim, seed=plan.seed),
     )
+
+
+def _check_ahead(plan: SweepPlan, data: RetrievalSet | PairSet) -> None:
+    """All of the plan that can be checked before weights are loaded."""
+    full_dim = stated_full_dim(plan.embedder)
+    if full_dim is None:
+        return
+    dims = plan.dims_within(full_dim)
+    if isinstance(data, RetrievalSet):
+        check_grid(lay_out(plan, dims, full_dim), documents=len(data.docs), k=plan.k)
 
 
 def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
