@@ -1,0 +1,230 @@
+"""Indexes over the same vectors at one dimension: what they have in common is made once.
+
+Knows nothing of search arguments, files or the grid. Shared between precisions are
+
+* the cut and normalised rows;
+* the coarse k-means of an IVF index and each row's list: FAISS trains it on float32 rows whatever
+  the codes are, so sharing changes nothing;
+* the HNSW graph, made from float32 distances: links between the rows themselves rather than between
+  their codes. An independent build would link by the codes' distances, which are noisier;
+* the codes of a precision, which Flat and HNSW store alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from toolkit.search.factory import (
+    BUILD_ARGUMENTS,
+    check_arguments,
+    check_setting,
+    inner_index,
+    is_binary,
+    load_faiss,
+    make_index,
+)
+from toolkit.search.faiss_index import BuiltIndex, pack_signs
+from toolkit.vectors import Vectors
+
+_BLOCK_ROWS = 16_384
+# k-means learns little from more than this (FAISS itself takes at most 256 a centroid and wants 39).
+_ROWS_PER_LIST = 64
+_LEAST_TRAINING_ROWS = 65_536
+# Cut rows up to this size stay in memory for the next index; larger ones are cut anew, block by block.
+_HELD_BYTES = 2 << 30
+_GRAPH = re.compile(r"(HNSW\d*)(?:_(SQ\w+|PQ\d+x8))?")
+_LISTS = re.compile(r"(IVF\d+(?:_HNSW\d+)?),(.+)")
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    """A trained coarse quantiser: its centroids, the list of each row, and what it took."""
+
+    centroids: np.ndarray
+    list_of_row: np.ndarray
+    steps_s: Mapping[str, float]
+
+
+class IndexFamily:
+    """Builds indexes over `vectors` at `dim`; one family for each dimension of a grid.
+
+    seed : of training samples, k-means and graph levels.
+    """
+
+    def __init__(self, vectors: Vectors, dim: int, *, seed: int = 0) -> None:
+        self._vectors = vectors
+        self._dim = dim
+        self._seed = seed
+        self._held: np.ndarray | None = None
+        self._graphs: dict[tuple, BuiltIndex] = {}
+        self._coarse: dict[tuple, _Coarse] = {}
+        self._codes: dict[str, BuiltIndex] = {}
+
+    def build(
+        self, index: str = "Flat", precision: str = "float32", build_args: Mapping[str, int] | None = None
+    ) -> BuiltIndex:
+        """An index as `faiss_index.build_index` describes it. Raises PlanError."""
+        factory = check_setting(index, precision, self._dim, len(self._vectors))
+        arguments = dict(build_args or {})
+        check_arguments(factory, arguments, known=BUILD_ARGUMENTS)
+        with _peak_memory() as peak:
+            if match := _GRAPH.fullmatch(factory):
+                made, steps_s = self._graph_over(factory, match[1], match[2], arguments)
+            elif match := _LISTS.fullmatch(factory):
+                made, steps_s = self._lists_over(factory, match[1], arguments)
+            elif factory.startswith(("SQ", "PQ")):
+                shared = self._codes_of(factory)
+                made, steps_s = shared.index, shared.steps_s
+            else:
+                made, steps_s = self._plain(factory, arguments)
+        return BuiltIndex(made, factory, self._dim, steps_s, peak[0])
+
+    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, cut and normalised rows)."""
+        if self._held is None and len(self._vectors) * self._dim * 4 <= _HELD_BYTES:
+            self._held = self._vectors.at(self._dim)
+        if self._held is None:
+            yield from self._vectors.blocks(self._dim, block_rows=_BLOCK_ROWS)
+            return
+        for start in range(0, len(self._held), _BLOCK_ROWS):
+            yield start, self._held[start : start + _BLOCK_ROWS]
+
+    def _sample(self, lists: int) -> np.ndarray:
+        """Cut rows to train on: all of a small corpus, a sorted random sample of a large one."""
+        wanted = max(_LEAST_TRAINING_ROWS, _ROWS_PER_LIST * lists)
+        if len(self._vectors) <= wanted:
+            return np.concatenate([block for _, block in self._blocks()])
+        generator = np.random.default_rng(self._seed)
+        drawn = np.sort(generator.choice(len(self._vectors), size=wanted, replace=False))
+        return self._vectors.take(drawn).at(self._dim)
+
+    def _plain(self, factory: str, arguments: Mapping[str, int]) -> tuple[object, dict[str, float]]:
+        """Train and add, sharing nothing."""
+        made = make_index(factory, self._dim)
+        inner = _configured(inner_index(made), arguments, self._seed)
+        encode = pack_signs if is_binary(factory) else np.ascontiguousarray
+        steps_s = {}
+        if not made.is_trained:
+            sample = encode(self._sample(getattr(inner, "nlist", 0)))
+            steps_s["train"] = _seconds(made.train, sample)
+        steps_s["add"] = sum(_seconds(made.add, encode(block)) for _, block in self._blocks())
+        return made, steps_s
+
+    def _codes_of(self, factory: str) -> BuiltIndex:
+        """A flat index of codes, which an HNSW index of that precision stores too."""
+        if factory not in self._codes:
+            made, steps_s = self._plain(factory, {})
+            self._codes[factory] = BuiltIndex(made, factory, self._dim, steps_s)
+        return self._codes[factory]
+
+    def _graph_over(
+        self, factory: str, graph_name: str, code: str | None, arguments: Mapping[str, int]
+    ) -> tuple[object, dict[str, float]]:
+        key = (graph_name, *sorted(arguments.items()))
+        if key not in self._graphs:
+            made, steps_s = self._plain(graph_name, arguments)
+            steps_s = {"graph": steps_s["add"]}
+            self._graphs[key] = BuiltIndex(made, graph_name, self._dim, steps_s)
+        graph = self._graphs[key]
+        if code is None:
+            return graph.index, dict(graph.steps_s)
+        faiss = load_faiss()
+        codes = self._codes_of(code)
+        made = make_index(factory, self._dim)
+        storage = faiss.downcast_index(made.storage)
+        if code.startswith("PQ"):
+            storage.pq = codes.index.pq
+        else:
+            storage.sq = codes.index.sq
+        storage.is_trained = made.is_trained = True
+        stored = faiss.vector_to_array(codes.index.codes).reshape(len(codes), -1)
+        storage.add_sa_codes(stored)
+        made.hnsw = graph.index.hnsw
+        # FAISS has HNSW over product codes with L2 only; on unit rows both metrics order alike.
+        made.hnsw.is_similarity = made.metric_type == faiss.METRIC_INNER_PRODUCT
+        made.ntotal = storage.ntotal
+        return made, {**graph.steps_s, **codes.steps_s}
+
+    def _lists_over(
+        self, factory: str, lists_name: str, arguments: Mapping[str, int]
+    ) -> tuple[object, dict[str, float]]:
+        key = (lists_name, *sorted(arguments.items()))
+        sample = self._sample(inner_index(make_index(factory, self._dim)).nlist)
+        if key not in self._coarse:
+            self._coarse[key] = self._train_coarse(lists_name, arguments, sample)
+        coarse = self._coarse[key]
+        made = make_index(factory, self._dim)
+        inner = _configured(made, arguments, self._seed)
+        inner.quantizer.add(coarse.centroids)
+        inner.quantizer.is_trained = True
+        # With its coarse quantiser full, FAISS's train learns the codes alone.
+        train_s = _seconds(made.train, sample)
+        add_s = 0.0
+        for start, block in self._blocks():
+            lists = coarse.list_of_row[start : start + len(block)]
+            add_s += _seconds(_add_to_lists, made, np.ascontiguousarray(block), lists)
+        return made, {**coarse.steps_s, "train": train_s, "add": add_s}
+
+    def _train_coarse(self, lists_name: str, arguments: Mapping[str, int], sample: np.ndarray) -> _Coarse:
+        trained = _configured(make_index(f"{lists_name},Flat", self._dim), arguments, self._seed)
+        coarse_s = _seconds(trained.train, sample)
+        quantiser = load_faiss().downcast_index(trained.quantizer)
+        centroids = quantiser.reconstruct_n(0, trained.nlist)
+        lists = np.empty(len(self._vectors), dtype=np.int64)
+        assign_s = 0.0
+        for start, block in self._blocks():
+            began = perf_counter()
+            lists[start : start + len(block)] = quantiser.search(block, 1)[1][:, 0]
+            assign_s += perf_counter() - began
+        return _Coarse(centroids, lists, {"coarse": coarse_s, "assign": assign_s})
+
+
+def _configured(index, arguments: Mapping[str, int], seed: int):  # noqa: ANN001
+    """The index with its build arguments and seed set."""
+    faiss = load_faiss()
+    if hasattr(index, "hnsw"):
+        index.hnsw.rng = faiss.RandomGenerator(seed)
+        if "efConstruction" in arguments:
+            index.hnsw.efConstruction = arguments["efConstruction"]
+    if hasattr(index, "cp"):
+        index.cp.seed = seed
+        if "niter" in arguments:
+            index.cp.niter = arguments["niter"]
+    if hasattr(index, "pq"):
+        index.pq.cp.seed = seed
+    return index
+
+
+def _add_to_lists(index, rows: np.ndarray, lists: np.ndarray) -> None:  # noqa: ANN001
+    """IndexIVF.add without finding each row's list again."""
+    swig_ptr = load_faiss().swig_ptr
+    index.add_core(len(rows), swig_ptr(rows), None, swig_ptr(np.ascontiguousarray(lists)), None)
+
+
+def _seconds(call, *arguments) -> float:  # noqa: ANN001
+    began = perf_counter()
+    call(*arguments)
+    return perf_counter() - began
+
+
+@contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """[highest resident bytes of this process within the block], or [0] where Linux's /proc is absent."""
+    peak = [0]
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        reset.write_text("5")  # proc(5): resets the high-water mark of resident memory
+    except OSError:
+        yield peak
+        return
+    yield peak
+    for line in status.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            peak[0] = int(line.split()[1]) * 1024
