@@ -12,7 +12,7 @@ from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.cost import Footprint, Prices, extrapolate, monthly_cost, parse_count, read_prices
 from toolkit.experiment.plan import make_plan
 from toolkit.experiment.recommend import recommend
-from toolkit.experiment.results import PER_QUERY, Results
+from toolkit.experiment.results import PER_QUERY, SCALING, Results
 from toolkit.experiment.setting import Setting
 from toolkit.measure.noninferiority import non_inferiority
 from toolkit.measure.statistics import holm
@@ -45,10 +45,15 @@ def sweep_of(folder: Path, rows: dict[Setting, dict], *, queries=QUERIES, seed=0
                 **vars(setting),
                 "ndcg@10": column.mean(),
                 "p95_ms": row["p95_ms"],
-                "qps": 1_000 / row["p95_ms"],
+                "qps": 4_000 / row["p95_ms"],
+                "qps_1_thread": 1_000 / row["p95_ms"],
                 "index_bytes": int(row["bytes"] * DOCUMENTS) + row.get("fixed_bytes", 0),
                 "bytes_per_vector": row["bytes"] + row.get("fixed_bytes", 0) / DOCUMENTS,
-                **{name: row[name] for name in ("fixed_bytes", "disk_bytes_per_vector") if name in row},
+                **(
+                    {"disk_bytes_per_vector": row["disk_bytes_per_vector"]}
+                    if "disk_bytes_per_vector" in row
+                    else {}
+                ),
             }
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,55 +165,103 @@ def test_settings_that_cannot_be_told_apart_are_marked(toy):
 # --- cost ----------------------------------------------------------------------------------------
 
 
+PQ = Setting(256, "pq")
+CODEBOOK = 262_144
+
+
+def with_sizes(sweep: Results, times: dict[Setting, np.ndarray], sizes, *, fixed_bytes=None) -> Results:
+    """The sweep, timed at several corpus sizes."""
+    per_vector = sweep.measurements.set_index("setting")["bytes_per_vector"]
+    pd.concat(
+        pd.DataFrame(
+            {
+                "setting": setting.key,
+                "documents": sizes,
+                "p95_ms": p95_ms,
+                "qps": 4_000 / p95_ms,
+                "qps_1_thread": 1_000 / p95_ms,
+                "index_bytes": (fixed_bytes or {}).get(setting, 0)
+                + (per_vector[setting.key] - (fixed_bytes or {}).get(setting, 0) / DOCUMENTS) * sizes,
+            }
+        )
+        for setting, p95_ms in times.items()
+    ).to_parquet(sweep.folder / SCALING)
+    return sweep
+
+
 def test_cost_at_another_size_counts_what_does_not_grow(tmp_path):
     rows = {
-        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0, "fixed_bytes": 45},
-        Setting(256, "pq"): {
-            "lost": 0.0, "bytes": 64, "p95_ms": 1.0, "fixed_bytes": 262_144, "disk_bytes_per_vector": 1024.0,
+        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0, "disk_bytes_per_vector": 0.0},
+        PQ: {
+            "lost": 0.0,
+            "bytes": 64,
+            "p95_ms": 1.0,
+            "fixed_bytes": CODEBOOK,
+            "disk_bytes_per_vector": 1024.0,
         },
-    }  # fmt: skip
-    for row in rows.values():
-        row.setdefault("disk_bytes_per_vector", 0.0)
+    }
+    sizes = np.array([5_000, DOCUMENTS])
+    sweep = sweep_of(tmp_path / "pq", rows)
     prices = Prices(ram_usd_per_gb=3.0, disk_usd_per_gb=0.1, vcpu_usd=0.0)
-    found = recommend(sweep_of(tmp_path / "pq", rows), corpus_size=10_000_000, prices=prices)
+    blind = recommend(sweep, corpus_size=10_000_000, prices=prices)
+    assert blind.choice.bytes_per_vector == pytest.approx(64 + CODEBOOK / DOCUMENTS)
+    assert any("codebooks and centroids included" in note for note in blind.notes)
+
+    again = with_sizes(
+        sweep_of(tmp_path / "sizes", rows),
+        {FULL: sizes / 5_000, PQ: sizes / 9_000},
+        sizes,
+        fixed_bytes={PQ: CODEBOOK},
+    )
+    found = recommend(again, corpus_size=10_000_000, prices=prices)
     chosen = found.choice
-    assert chosen.setting == "256 pq Flat"
-    assert chosen.cost.memory_gb == pytest.approx((64 * 10_000_000 + 262_144) / 1e9)
+    assert chosen.setting == PQ.key
+    assert chosen.cost.memory_gb == pytest.approx((64 * 10_000_000 + CODEBOOK) / 1e9)
     assert chosen.cost.disk_gb == pytest.approx(10.24)
     assert chosen.bytes_per_vector == pytest.approx(64.0262144)
     assert chosen.cost.usd == pytest.approx(0.640262144 * 3.0 + 10.24 * 0.1)
     assert chosen.cost.vcpus is None
     assert "0.6403 GB memory x 3 + 10.24 GB disk x 0.1" in str(found)
-    assert any("is not known at 10,000,000" in note for note in found.notes)
+    assert chosen.latency == "measured at 10,000 documents"
+    assert len(found.notes) == 1
+    assert "is not known at 10,000,000" in found.notes[0]
+
+
+def test_a_second_stage_in_memory_grows_with_the_corpus(tmp_path):
+    rescored = Setting(64, "int8", rescore="256x4")
+    rows = {
+        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0},
+        rescored: {"lost": 0.0, "bytes": 64, "p95_ms": 1.0},
+    }
+    sweep = sweep_of(tmp_path / "two", rows)
+    held = sweep.measurements.assign(bytes_per_vector=sweep.measurements["bytes_per_vector"] + [0.0, 512.0])
+    sweep = Results(sweep.folder, sweep.plan, {}, held)
+    assert recommend(sweep).choice.bytes_per_vector == pytest.approx(576.0)
+    assert recommend(sweep, corpus_size=1_000_000).choice.bytes_per_vector == pytest.approx(576.0)
 
 
 def test_latency_at_another_size_is_extrapolated_from_three_sizes_and_says_so(tmp_path):
+    graph = Setting(256, index="HNSW32")
     rows = {
         FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 10.0},
-        Setting(256, index="HNSW32"): {"lost": 0.0, "bytes": 1300, "p95_ms": 0.5},
+        graph: {"lost": 0.0, "bytes": 1300, "p95_ms": 0.5},
     }
-    sweep = sweep_of(tmp_path / "scale", rows)
     sizes = np.array([2_500, 5_000, 10_000])
-    scaling = pd.concat(
-        pd.DataFrame({"setting": setting.key, "documents": sizes, "p95_ms": times, "qps": 1_000 / times})
-        for setting, times in [
-            (FULL, sizes / 1_000.0),
-            (Setting(256, index="HNSW32"), 0.04 * np.log(sizes)),
-        ]
+    sweep = with_sizes(
+        sweep_of(tmp_path / "scale", rows), {FULL: sizes / 1_000.0, graph: 0.04 * np.log(sizes)}, sizes
     )
-    found = recommend(
-        sweep, corpus_size=1_000_000, max_p95_ms=5.0, scaling=scaling, prices=Prices(peak_qps=100)
-    )
+    found = recommend(sweep, corpus_size=1_000_000, max_p95_ms=5.0, prices=Prices(peak_qps=100))
     assert found.choice.setting == "256 float32 HNSW32"
     assert found.choice.p95_ms == pytest.approx(0.04 * np.log(1e6))
     assert found.reference.p95_ms == pytest.approx(1_000.0)
     assert found.reference.cost.vcpus == pytest.approx(100.0)
-    assert found.choice.latency == "extrapolated (log) from 3 sizes, 2,500..10,000 documents"
-    assert found.notes == tuple(note for note in found.notes if "latency" not in note)
-    two_sizes = recommend(sweep, corpus_size=1_000_000, scaling=scaling[scaling["documents"] > 2_500])
-    assert two_sizes.reference.latency == "measured at 10,000 documents"
-    assert two_sizes.reference.cost.vcpus is None
-    assert any("3 corpus sizes or more" in note for note in two_sizes.notes)
+    assert (
+        found.choice.latency
+        == "extrapolated (log) from 3 sizes, 2,500..10,000 documents, to 100 times the largest"
+    )
+    assert found.notes == ()
+    # At the measured size nothing is extrapolated, and the graph no longer pays.
+    assert recommend(sweep, prices=Prices(peak_qps=1)).choice.setting == FULL.key
 
 
 def test_extrapolation_recovers_the_line_it_was_made_from():
@@ -230,7 +283,12 @@ def test_monthly_cost_by_hand():
     cost = monthly_cost(4e9, 10e9, 200.0, prices)
     assert cost.usd == pytest.approx(4 * 2 + 10 * 0.1 + 50 / 200 * 20)
     assert cost.formula == "4 GB memory x 2 + 10 GB disk x 0.1 + 0.25 vCPU x 20"
-    assert Footprint.measured(1_100, 10, fixed=100).bytes_at(1_000) == 100_100
+
+
+def test_bytes_are_the_line_through_what_was_measured():
+    assert Footprint.through([10, 5, 20], [1_100, 600, 2_100]) == Footprint(100.0, 100.0)
+    assert Footprint.through([10, 20], [1_100, 2_100]).bytes_at(1_000) == 100_100
+    assert Footprint.through([10], [1_100]).bytes_at(100) == 11_000
 
 
 def test_price_file(tmp_path):
@@ -269,7 +327,8 @@ def by_brute_force(results: Results, prices: Prices, *, keep, max_bytes, max_p95
         key: group["ndcg@10"].to_numpy() for key, group in results.per_query.groupby("setting", observed=True)
     }
     usd = (
-        frame["index_bytes"] / 1e9 * prices.ram_usd_per_gb + prices.peak_qps / frame["qps"] * prices.vcpu_usd
+        frame["index_bytes"] / 1e9 * prices.ram_usd_per_gb
+        + prices.peak_qps / frame["qps_1_thread"] * prices.vcpu_usd
     )
     rank = dict(zip(frame["setting"], zip(usd, frame["p95_ms"], frame["setting"], strict=True), strict=True))
     within = {

@@ -85,9 +85,17 @@ class Footprint:
     per_vector: float
 
     @classmethod
-    def measured(cls, index_bytes: float, vectors: int, *, fixed: float = 0.0) -> Footprint:
-        """From the serialised index of a corpus, and of the trained index before any vector is in it."""
-        return cls(fixed, (index_bytes - fixed) / vectors)
+    def through(cls, vectors: Sequence[int], index_bytes: Sequence[int]) -> Footprint:
+        """The line through the smallest and the largest measured index; all bytes per vector if there is one.
+
+        Exact for scans and lists; for graphs up to the random number of upper-level links.
+        """
+        measured = sorted(zip(vectors, index_bytes, strict=True))
+        (few, fewer_bytes), (many, bytes_of_many) = measured[0], measured[-1]
+        if few == many:
+            return cls(0.0, bytes_of_many / many)
+        per_vector = (bytes_of_many - fewer_bytes) / (many - few)
+        return cls(bytes_of_many - per_vector * many, per_vector)
 
     def bytes_at(self, vectors: int) -> float:
         """Bytes with that many vectors, all arguments of the index unchanged."""

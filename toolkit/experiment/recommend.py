@@ -8,7 +8,8 @@ of them is then picked for its price. The reference is the exact full-dimension 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,27 +41,23 @@ def recommend(
     results: Results,
     *,
     prices: Prices | None = None,
-    scaling: pd.DataFrame | None = None,
     **demand: Any,  # noqa: ANN401 - the fields of Demand
 ) -> Recommendation:
     """The cheapest setting of a sweep that meets a demand, with 95 % confidence in its quality.
 
     demand : the fields of `Demand`: keep, metric, max_bytes_per_vector, max_p95_ms, corpus_size.
     prices : what memory, disk and computing cost; documented assumptions if not given.
-    scaling : the same settings timed at other corpus sizes, columns setting, documents, p95_ms, qps; with
-        three sizes or more latency is extrapolated to `corpus_size`.
+
+    At another corpus size than the measured one, bytes follow from the sizes measured, and latency is
+    extrapolated where the sweep timed three sizes or more (`fractions` of its timing plan).
 
     Raises PlanError for a demand that makes no sense, ResultsError if the sweep timed or stored nothing.
     """
-    try:
-        wanted = Demand(**demand)
-    except TypeError:
-        unknown = sorted(set(demand) - set(Demand.__dataclass_fields__))
-        allowed = ", ".join(Demand.__dataclass_fields__)
-        raise PlanError(f"unknown limit {unknown[0]!r}; allowed: {allowed}") from None
-    return _Search.of(
-        results.measurements, results.per_query, wanted, prices or Prices(), scaling
-    ).recommendation()
+    allowed = [field.name for field in fields(Demand)]
+    unknown = [name for name in demand if name not in allowed]
+    if unknown:
+        raise PlanError(f"unknown limit {unknown[0]!r}; allowed: {', '.join(allowed)}")
+    return _Search.of(results, Demand(**demand), prices or Prices()).recommendation()
 
 
 @dataclass(frozen=True)
@@ -87,26 +84,21 @@ class _Search:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        measurements: pd.DataFrame,
-        per_query: pd.DataFrame,
-        demand: Demand,
-        prices: Prices,
-        scaling: pd.DataFrame | None,
-    ) -> _Search:
-        missing = [column for column in _NEEDED if column not in measurements]
+    def of(cls, results: Results, demand: Demand, prices: Prices) -> _Search:
+        """Price every setting of a sweep and lay its per-query quality beside it."""
+        measured = results.measurements
+        missing = [column for column in _NEEDED if column not in measured]
         if missing:
             raise ResultsError(
                 f"the sweep has no {missing[0]}, so settings cannot be priced; "
                 "recommend needs a sweep over a retrieval set (builtin, beir:<folder>)"
             )
-        values = _per_query(per_query, demand.metric, measurements)
-        reference = _reference(measurements, values)
-        first = measurements.iloc[0]
-        documents = round(float(first["index_bytes"] / first["bytes_per_vector"]))
-        table, notes = _priced(measurements, demand, prices, scaling, documents)
-        subject = " · ".join(str(first[name]) for name in ("dataset", "model") if name in measurements)
+        values = _per_query(results.per_query, demand.metric, measured)
+        reference = _reference(measured, values)
+        exact = measured[measured["setting"] == reference].iloc[0]
+        documents = round(float(exact["index_bytes"] / exact["bytes_per_vector"]))
+        table, notes = _priced(measured, demand, prices, results.scaling, documents)
+        subject = " · ".join(str(exact[name]) for name in ("dataset", "model") if name in measured)
         return cls(demand, prices, table, values, reference, documents, subject, notes)
 
     def recommendation(self) -> Recommendation:
@@ -276,7 +268,7 @@ def _reference(measurements: pd.DataFrame, values: pd.DataFrame) -> str:
 
 
 def _priced(
-    measurements: pd.DataFrame,
+    measured: pd.DataFrame,
     demand: Demand,
     prices: Prices,
     scaling: pd.DataFrame | None,
@@ -284,59 +276,68 @@ def _priced(
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Bytes, latency and cost at the corpus size asked for, cheapest first, and what to know about them."""
     size = demand.corpus_size or documents
-    notes = []
-    table = measurements.copy()
-    fixed = table.get("fixed_bytes", 0.0)
-    memory = [
-        Footprint.measured(index_bytes, documents, fixed=start).bytes_at(size)
-        for index_bytes, start in zip(table["index_bytes"], np.broadcast_to(fixed, len(table)), strict=True)
+    sized = dict(list(scaling.groupby("setting", observed=True))) if scaling is not None else {}
+    rows = [
+        _at_size(row, sized.get(row["setting"]), size=size, documents=documents)
+        for row in measured.to_dict("records")
     ]
-    disk = np.broadcast_to(table.get("disk_bytes_per_vector", 0.0), len(table)) * float(size)
-    p95_ms, qps, latency = _times(table, scaling, size, documents)
-    known = size == documents or all(qps)
-    if size != documents:
-        if "fixed_bytes" not in table:
-            notes.append(
-                f"bytes per vector are those at {documents:,} documents; codebooks and centroids are not "
-                "told apart from vectors, so indexes that have them come out too large"
-            )
-        if not known:
-            notes.append(
-                f"latency was measured at {documents:,} documents and is not known at {size:,}: computing is "
-                "left out of the cost, and a limit on p95 is held against the measured one; time the "
-                f"settings at {MIN_SIZES} corpus sizes or more to extrapolate"
-            )
+    timed = all(row.qps is not None for row in rows)
+    notes = []
+    if any(not row.bytes_exact for row in rows):
+        notes.append(
+            f"bytes per vector are those at {documents:,} documents, codebooks and centroids included, so "
+            f"indexes that have them come out too large at {size:,}; a second timed size tells them apart"
+        )
+    if not timed:
+        notes.append(
+            f"latency was measured at {documents:,} documents and is not known at {size:,}: computing is "
+            "left out of the cost, and a limit on p95 is held against the measured one; "
+            f"time {MIN_SIZES} corpus sizes or more to extrapolate"
+        )
+    table = measured.copy()
     table["cost"] = [
-        monthly_cost(held, stored, rate if known else None, prices)
-        for held, stored, rate in zip(memory, disk, qps, strict=True)
+        monthly_cost(row.memory_bytes, row.disk_bytes, row.qps if timed else None, prices) for row in rows
     ]
     table["usd_per_month"] = [cost.usd for cost in table["cost"]]
-    table["bytes_per_vector"] = np.array(memory) / size
-    table["p95_ms"], table["latency"] = p95_ms, latency
+    table["bytes_per_vector"] = [row.memory_bytes / size for row in rows]
+    table["p95_ms"] = [row.p95_ms for row in rows]
+    table["latency"] = [row.latency for row in rows]
     order = ["usd_per_month", "p95_ms", "setting"]
     return table.sort_values(order, kind="stable", ignore_index=True), tuple(notes)
 
 
-def _times(
-    table: pd.DataFrame, scaling: pd.DataFrame | None, size: int, documents: int
-) -> tuple[list[float], list[float | None], list[str]]:
-    """p95 in ms, queries a second (None where not known) and their provenance, by row."""
-    p95_ms, rates, sources = [], [], []
-    for row in table.to_dict("records"):
-        fit = pace = None
-        if size != documents and scaling is not None:
-            sizes = scaling[scaling["setting"] == row["setting"]]
-            fit = extrapolate(sizes["documents"], sizes["p95_ms"], index=row["index"])
-            pace = extrapolate(sizes["documents"], 1.0 / sizes["qps"], index=row["index"])
-        if fit and pace:
-            p95_ms.append(fit.at(size))
-            rates.append(1.0 / pace.at(size))
-            sources.append(
-                f"extrapolated ({fit.shape}) from {len(fit.sizes)} sizes, "
-                f"{fit.sizes[0]:,}..{fit.sizes[-1]:,} documents"
-            )
-        else:
-            p95_ms.append(row["p95_ms"])
-            rates.append(row["qps"] if size == documents else None)
-            sources.append(f"measured at {documents:,} documents")
-    return p95_ms, rates, sources
+@dataclass(frozen=True)
+class _AtSize:
+    """A setting at the corpus size asked for; qps of one thread, None where it is not known."""
+
+    memory_bytes: float
+    disk_bytes: float
+    bytes_exact: bool
+    p95_ms: float
+    qps: float | None
+    latency: str
+
+
+def _at_size(row: Mapping[str, Any], sizes: pd.DataFrame | None, *, size: int, documents: int) -> _AtSize:
+    rate = "qps_1_thread" if "qps_1_thread" in row else "qps"
+    # Whatever a setting holds beside its index, such as the vectors of a second stage, grows with the corpus.
+    beside = row["bytes_per_vector"] - row["index_bytes"] / documents
+    disk_bytes = row.get("disk_bytes_per_vector", 0.0) * size
+    if size == documents or sizes is None:
+        memory_bytes = row["bytes_per_vector"] * size
+        known = size == documents
+        source = f"measured at {documents:,} documents"
+        return _AtSize(memory_bytes, disk_bytes, known, row["p95_ms"], row[rate] if known else None, source)
+    footprint = Footprint.through(sizes["documents"], sizes["index_bytes"])
+    memory_bytes = footprint.bytes_at(size) + beside * size
+    fit = extrapolate(sizes["documents"], sizes["p95_ms"], index=row["index"])
+    pace = extrapolate(sizes["documents"], 1.0 / sizes[rate], index=row["index"])
+    if fit is None or pace is None:
+        source = f"measured at {documents:,} documents"
+        return _AtSize(memory_bytes, disk_bytes, len(sizes) > 1, row["p95_ms"], None, source)
+    low, high = fit.sizes[0], fit.sizes[-1]
+    source = (
+        f"extrapolated ({fit.shape}) from {len(fit.sizes)} sizes, {low:,}..{high:,} documents, "
+        f"to {size / high:,.3g} times the largest"
+    )
+    return _AtSize(memory_bytes, disk_bytes, True, fit.at(size), 1.0 / pace.at(size), source)
