@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
 
 
 def open_embedder(spec: str | StaticConfig | LocalConfig | RemoteConfig | Embedder) -> Embedder:
-    """Open an embedder by spec (``static``, ``local:<id or folder>``, ``http://host:port/v1#<model>``) or config.
+    """Open an embedder: ``static``, ``local:<id or folder>``, ``http://host:port/v1#<model>``, or a config.
 
     Raises PlanError for an unknown spec, ModelError or ServerError if it cannot be opened.
     """

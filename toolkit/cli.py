@@ -31,7 +31,7 @@ def main() -> None:
     """Run the command line; a toolkit error is one line on stderr and exit code 2."""
     plain = warnings.showwarning
 
-    def show(message, category, *rest, **more) -> None:  # noqa: ANN001, ANN002, ANN003
+    def show(message, category, *rest, **more) -> None:  # noqa: ANN001
         if issubclass(category, ToolkitWarning):
             print(f"warning: {message}", file=sys.stderr)
         else:
@@ -119,8 +119,66 @@ def embed(
     from toolkit.embed.cache import VectorCache
     from toolkit.embed.text_files import read_texts, write_rows
 
-    rows = run(
-        embedder, read_texts(file), dim=dim, role=role, instruction=instruction, cache=VectorCache()
-    )
+    rows = run(embedder, read_texts(file), dim=dim, role=role, instruction=instruction, cache=VectorCache())
     write_rows(out, rows)
     print(f"{out}: {rows.shape[0]} x {rows.shape[1]} float32")
+
+
+@app.command()
+def recommend(
+    folder: Folder,
+    keep: Annotated[float, typer.Option(help="share of the full setting's quality to keep")] = 0.99,
+    metric: Annotated[str, typer.Option(help="ndcg@10, recall@100 ..")] = "ndcg@10",
+    max_bytes_per_vector: Annotated[float | None, typer.Option(help="limit on stored bytes")] = None,
+    max_p95_ms: Annotated[float | None, typer.Option(help="limit on single-query latency")] = None,
+    corpus_size: Annotated[str | None, typer.Option(help="documents to plan for: 250k, 10M")] = None,
+    price_file: Annotated[Path | None, typer.Option(help="TOML with your prices")] = None,
+) -> None:
+    """Print the cheapest setting that keeps the quality asked for, with 95 % confidence."""
+    from toolkit import recommend as run
+    from toolkit.experiment.cost import parse_count, read_prices
+
+    recommendation = run(
+        folder,
+        keep=keep,
+        metric=metric,
+        max_bytes_per_vector=max_bytes_per_vector,
+        max_p95_ms=max_p95_ms,
+        corpus_size=parse_count(corpus_size) if corpus_size else None,
+        prices=read_prices(price_file) if price_file else None,
+    )
+    print(recommendation)
+
+
+@app.command()
+def mteb(
+    out: Annotated[Path, typer.Option(help="results folder; mteb reads it too")],
+    embedder: Embedder = "static",
+    tasks: Annotated[str | None, typer.Option(help="mteb task names or local data, between commas")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="name of an mteb benchmark")] = None,
+    languages: Annotated[str | None, typer.Option(help="ISO 639-3 codes between commas")] = None,
+    dims: Annotated[str, typer.Option(help="dimensions between commas, or auto")] = "auto",
+    instruction: Annotated[list[str] | None, typer.Option(help="default, none or a text; repeatable")] = None,
+) -> None:
+    """Run mteb tasks at every dimension from one encode; goes on where an earlier run stopped."""
+    from toolkit.embed.cache import VectorCache
+    from toolkit.embed.open import open_embedder
+    from toolkit.experiment.plan import auto_dims, parse_dims
+    from toolkit.mteb_adapter import open_tasks, score_kept, sweep_tasks
+
+    opened = open_tasks(
+        tasks.split(",") if tasks else (),
+        benchmark=benchmark,
+        languages=languages.split(",") if languages else None,
+    )
+    engine = open_embedder(embedder)
+    chosen = parse_dims(dims)
+    frame = sweep_tasks(
+        engine,
+        opened,
+        dims=auto_dims(engine.space.full_dim) if chosen == "auto" else chosen,
+        instructions=instruction or ("default",),
+        out=out,
+        cache=VectorCache(),
+    )
+    print(score_kept(frame).to_string(index=False))
