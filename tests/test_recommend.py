@@ -261,7 +261,7 @@ def test_latency_at_another_size_is_extrapolated_from_three_sizes_and_says_so(tm
     )
     assert found.notes == ()
     # At the measured size nothing is extrapolated, and the graph no longer pays.
-    assert recommend(sweep, prices=Prices(peak_qps=1)).choice.setting == FULL.key
+    assert recommend(sweep, prices=STORAGE_ONLY).choice.setting == FULL.key
 
 
 def test_extrapolation_recovers_the_line_it_was_made_from():
