@@ -150,6 +150,8 @@ def local_task(
     )
 
     def load_data(self: AbsTask, num_proc: int | None = None, **kwargs: object) -> None:  # noqa: ARG001
+        if self.data_loaded:
+            return
         self.dataset = {subset: {_SPLIT: split_data(data)} for subset, data in sets.items()}
         self.data_loaded = True
 
