@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ class Batch:
     tokens, places, starts : (t,) int32, as in `packing.Pack`.
     last_rows : (n,) int32 row of each text's last token; may be followed by repetitions.
     lengths : tokens of each text, for operations that go text by text; empty where kernels do the work.
+    tiles : as in `reference.Keys`.
     """
 
     tokens: torch.Tensor
@@ -30,19 +32,23 @@ class Batch:
     starts: torch.Tensor
     last_rows: torch.Tensor
     lengths: Sequence[int]
+    tiles: tuple[Any, torch.Tensor] | None = None
 
 
 class Decoder:
     """A Qwen3 decoder with its buffers; one pass at a time.
 
     ops : `reference` or `kernels`.
+    small : `small`, for packs of a few dozen tokens, or None.
     """
 
-    def __init__(self, weights: Weights, arithmetic: Arithmetic, ops: ModuleType) -> None:
+    def __init__(
+        self, weights: Weights, arithmetic: Arithmetic, ops: ModuleType, *, small: ModuleType | None = None
+    ) -> None:
         shape = weights.shape
         self.shape = shape
         self._arithmetic = arithmetic
-        self._ops = ops
+        self._ops, self._small = ops, small
         self._embedding, self._final_norm = weights.embedding, weights.final_norm
         self._layers = tuple(_with_matrices(layer, arithmetic) for layer in weights.layers)
         self._rotary = Rotary.of(
@@ -50,6 +56,11 @@ class Decoder:
             head_dim=shape.head_dim,
             theta=shape.rope_theta,
             device=weights.embedding.device,
+        )
+        # Programmatic dependent launch came with Hopper.
+        self._early_launch = self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= (
+            9,
+            0,
         )
         self.reserved = 0
 
@@ -77,6 +88,8 @@ class Decoder:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """(n, hidden) float32 unit rows of the texts in `batch`, which must fit what is reserved."""
         total = len(batch.tokens)
+        if self._small is not None and total <= self._small.MAX_TOKENS:
+            return self._finish(self._small_pass(batch)[batch.last_rows])
         x = torch.index_select(self._embedding, 0, batch.tokens, out=self._x[:total])
         delta = None
         for layer in self._layers[:-1]:
@@ -84,9 +97,26 @@ class Decoder:
         x, delta = self._last_layer(self._layers[-1], x, delta, batch)
         if delta is not None:
             x = x + delta
+        return self._finish(x)
+
+    def _finish(self, x: torch.Tensor) -> torch.Tensor:
         states = torch.empty_like(x)
         self._ops.rms_norm(x, self._final_norm, self.shape.norm_eps, out=states)
         return torch.nn.functional.normalize(states.float(), dim=-1)
+
+    def _small_pass(self, batch: Batch) -> torch.Tensor:
+        x = torch.index_select(self._embedding, 0, batch.tokens)
+        for layer in self._layers:
+            self._small.layer_pass(
+                layer,
+                self.shape,
+                self._rotary,
+                x=x,
+                places=batch.places,
+                starts=batch.starts,
+                early=self._early_launch,
+            )
+        return x
 
     def _layer(
         self, layer: LayerWeights, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch
@@ -95,7 +125,14 @@ class Decoder:
         qkv = self._qkv[: len(x)]
         arithmetic.multiply(arithmetic.norm(x, delta, layer.input_norm), layer.qkv, out=qkv)
         self._rotate(layer, qkv, (shape.heads, shape.kv_heads), batch.places)
-        keys = Keys(qkv, shape.q_width, shape.q_width + shape.kv_width, shape.kv_heads, batch.lengths)
+        keys = Keys(
+            qkv,
+            shape.q_width,
+            shape.q_width + shape.kv_width,
+            shape.kv_heads,
+            batch.lengths,
+            batch.tiles,
+        )
         attended = self._ops.attend(
             qkv[:, : shape.q_width],
             keys,

@@ -29,6 +29,7 @@ _CPU_BUDGET = 4_096
 _GPU_BUDGET = 32_768  # tokens; more gained nothing on an H200
 _FREE_MEMORY_SHARE = 0.5
 _PACKS_AHEAD = 3
+_FIRST_SHARE = 8
 # Fewer texts than this are tokenised in line: a thread would cost more than it hides.
 _INLINE_TEXTS = 32
 
@@ -86,14 +87,18 @@ class PackedEmbedder(StreamingEmbedder):
         self._space = space
         self._tokeniser = tokeniser
         self.setting = setting
+        small = None
         if setting.fused:
             from toolkit.embed.packed import kernels as ops
+
+            if not setting.fp8:
+                from toolkit.embed.packed import small
         else:
             ops = reference
         arithmetic = (Fp8 if setting.fp8 else Plain)(
             weights.shape, ops, device=setting.device, dtype=setting.stored
         )
-        decoder = Decoder(weights, arithmetic, ops)
+        decoder = Decoder(weights, arithmetic, ops, small=small)
         budget = budget or _affordable_tokens(weights.shape, setting)
         self._runner = Runner(decoder, device=setting.device, budget=budget, fused=setting.fused)
 
@@ -164,11 +169,14 @@ class PackedEmbedder(StreamingEmbedder):
         return self.stream_packs(ahead(self.packs(clean), depth=_PACKS_AHEAD))
 
     def packs(self, texts: Sequence[str]) -> Iterator[Pack]:
-        """Tokenise and pack, without running anything; follows the budget as it changes."""
-        packer = Packer(self._runner.budget)
+        """Tokenise and pack, without running anything; follows the budget as it changes.
+
+        The first packs are smaller, so that the device has work while the rest is tokenised.
+        """
+        packer = Packer(max(1, self._runner.budget // _FIRST_SHARE))
         for pack in packs(texts, self._tokeniser, packer):
             yield pack
-            packer.budget = self._runner.budget
+            packer.budget = min(self._runner.budget, 4 * packer.budget)
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before."""

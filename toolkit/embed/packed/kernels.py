@@ -1,17 +1,18 @@
 """The operations of `reference` as Triton kernels, for CUDA and 16-bit floats; arithmetic in float32.
 
-Attention needs neither padding nor a table of texts: a tile of queries may span many short texts, each
-row knows the first key it may see, and the tile walks only the keys that some row of it sees. So the
-shape of a launch depends on the number of tokens alone, and nothing recompiles or launches empty
-blocks. Compiled kernels are kept on disk by Triton (TRITON_CACHE_DIR, by default ~/.triton).
+Attention needs no padding: a tile of queries may span many short texts, each row knows the first key it
+may see, and the tile walks only the keys that some row of it sees. So nothing recompiles with the number
+or the lengths of texts, and no empty blocks are launched. Compiled kernels are kept on disk by Triton (TRITON_CACHE_DIR, by default ~/.triton).
 """
 
-# ruff: noqa: ANN001, N803 - kernel arguments have no Python types, and constants are upper case in Triton
+# ruff: noqa: ANN001, N803 - kernel arguments have no Python types; constants are upper case
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -21,10 +22,28 @@ from toolkit.embed.packed.reference import FP8_MAX, Keys, Rotary
 
 _LOG2_E = math.log2(math.e)
 _FP8_MAX = tl.constexpr(FP8_MAX)
-# Tile of queries x keys, warps and pipeline depth, by query rows: chosen by measurement on an H200.
-_WIDE_TILE = (128, 64, 8, 3)
-_NARROW_TILE = (64, 64, 4, 3)
-_NARROW_BELOW = 2_048
+
+
+@dataclass(frozen=True)
+class AttentionTile:
+    """Queries and keys worked on at once, warps, pipeline depth."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# By measurement on an H200: the wide one wins where most keys need no mask.
+SHORT_TEXTS = AttentionTile(64, 64, 4, 3)
+LONG_TEXTS = AttentionTile(128, 128, 8, 3)
+_LONG_FROM = 512
+
+
+def attention_tile(lengths: np.ndarray) -> AttentionTile:
+    """What suits texts of these token counts: judged by the length a typical token's text has."""
+    typical = float(np.square(lengths, dtype=np.float64).sum() / lengths.sum())
+    return LONG_TEXTS if typical >= _LONG_FROM else SHORT_TEXTS
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:
@@ -74,20 +93,21 @@ def attend(
     head_dim: int,
     out: torch.Tensor,
 ) -> torch.Tensor:
-    """As `reference.attend`."""
+    """As `reference.attend`. With ``keys.tiles`` a program takes each of those runs of rows."""
     rows = len(queries)
     heads = queries.shape[1] // head_dim
-    tile = _NARROW_TILE if rows < _NARROW_BELOW else _WIDE_TILE
-    q_tile, k_tile, warps, stages = tile
+    tile, table = (SHORT_TEXTS, None) if ends is not None or keys.tiles is None else keys.tiles
+    count = triton.cdiv(rows, tile.queries) if table is None else len(table)
     buffer = TensorDescriptor(
-        keys.buffer, list(keys.buffer.shape), list(keys.buffer.stride()), [k_tile, head_dim]
+        keys.buffer, list(keys.buffer.shape), list(keys.buffer.stride()), [tile.keys, head_dim]
     )
-    _attend[(triton.cdiv(rows, q_tile) * heads,)](
+    _attend[(count * heads,)](
         queries,
         buffer,
         out,
         starts,
         starts if ends is None else ends,
+        starts if table is None else table,
         rows,
         queries.stride(0),
         out.stride(0),
@@ -97,11 +117,12 @@ def attend(
         keys.v_column,
         _LOG2_E / math.sqrt(head_dim),
         OWN_ROW=ends is None,
+        TABLE=table is not None,
         HEAD_DIM=head_dim,
-        Q_TILE=q_tile,
-        K_TILE=k_tile,
-        num_warps=warps,
-        num_stages=stages,
+        Q_TILE=tile.queries,
+        K_TILE=tile.keys,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
     )
     return out
 
@@ -209,6 +230,7 @@ def _attend(
     out_ptr,
     starts_ptr,
     ends_ptr,
+    table_ptr,
     n_rows,
     q_stride,
     out_stride,
@@ -218,22 +240,28 @@ def _attend(
     v_column,
     scale_log2,
     OWN_ROW: tl.constexpr,
+    TABLE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     Q_TILE: tl.constexpr,
     K_TILE: tl.constexpr,
 ):
-    # Heads vary fastest, so that those sharing keys run together; late tiles, the heavy ones of a long
-    # text, start first.
+    # Heads vary fastest, so that those sharing keys run together.
     program = tl.program_id(0)
     head = program % n_heads
-    tile = tl.num_programs(0) // n_heads - 1 - program // n_heads
+    tile = program // n_heads
     key_head = head // heads_a_key
     k_column += key_head * HEAD_DIM
     v_column += key_head * HEAD_DIM
 
-    rows = tile * Q_TILE + tl.arange(0, Q_TILE)
-    inside = rows < n_rows
-    rows = tl.minimum(rows, n_rows - 1)
+    if TABLE:
+        begin_row = tl.load(table_ptr + 2 * tile)
+        count = tl.load(table_ptr + 2 * tile + 1)
+    else:
+        begin_row = tile * Q_TILE
+        count = tl.minimum(n_rows - begin_row, Q_TILE)
+    offsets = tl.arange(0, Q_TILE)
+    inside = offsets < count
+    rows = begin_row + tl.minimum(offsets, count - 1)
     first = tl.load(starts_ptr + rows)
     last = rows if OWN_ROW else tl.load(ends_ptr + rows)
     columns = tl.arange(0, HEAD_DIM)
@@ -250,9 +278,9 @@ def _attend(
     mixed = tl.zeros([Q_TILE, HEAD_DIM], dtype=tl.float32)
     for start in tl.range(begin, open_end, K_TILE):
         k = keys.load([start, k_column])
-        scores = tl.dot(q, k.T) * scale_log2
-        better = tl.maximum(best, tl.max(scores, axis=1))
-        shares = tl.exp2(scores - better[:, None])
+        scores = tl.dot(q, k.T)
+        better = tl.maximum(best, tl.max(scores, axis=1) * scale_log2)
+        shares = tl.exp2(scores * scale_log2 - better[:, None])
         fade = tl.exp2(best - better)
         total = total * fade + tl.sum(shares, axis=1)
         v = keys.load([start, v_column])
@@ -260,12 +288,12 @@ def _attend(
         best = better
     for start in tl.range(open_end, end, K_TILE):
         k = keys.load([start, k_column])
-        scores = tl.dot(q, k.T) * scale_log2
+        scores = tl.dot(q, k.T)
         key_rows = start + tl.arange(0, K_TILE)
         seen = (key_rows[None, :] >= first[:, None]) & (key_rows[None, :] <= last[:, None])
         scores = tl.where(seen, scores, float("-inf"))
-        better = tl.maximum(best, tl.max(scores, axis=1))
-        shares = tl.exp2(scores - better[:, None])
+        better = tl.maximum(best, tl.max(scores, axis=1) * scale_log2)
+        shares = tl.exp2(scores * scale_log2 - better[:, None])
         fade = tl.exp2(best - better)
         total = total * fade + tl.sum(shares, axis=1)
         v = keys.load([start, v_column])

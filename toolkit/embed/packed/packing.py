@@ -19,9 +19,8 @@ from toolkit.embed.endtoken import END_TOKEN, probe_texts, require_end_token
 from toolkit.errors import ModelError
 
 # Sizes that a pack's token count is rounded up to: few shapes, and full tiles on the device.
-_SMALL_STEP = 16
+_SMALL_SIZES = (16, 32, 64, 128, 256)
 _LARGE_STEP = 128
-_SMALL_LIMIT = 256
 # Rough lower bound of characters a token, so that a first window holds about a pack.
 _CHARACTERS_A_TOKEN = 4
 
@@ -77,8 +76,33 @@ class Pack:
 
 def rounded_tokens(count: int) -> int:
     """The size of the pack that holds `count` tokens."""
-    step = _SMALL_STEP if count <= _SMALL_LIMIT else _LARGE_STEP
-    return -(-count // step) * step
+    small = next((size for size in _SMALL_SIZES if count <= size), 0)
+    return small or -(-count // _LARGE_STEP) * _LARGE_STEP
+
+
+def query_tiles(pack: Pack, size: int) -> np.ndarray:
+    """Cut a pack into runs of at most `size` rows: (m, 2) int32 first row and count, the heaviest first.
+
+    A text of more than `size` tokens has runs of its own, so that all rows of a run see the same keys
+    but for the diagonal; shorter neighbours share a run.
+    """
+    tiles: list[tuple[int, int, int]] = []
+    begin = end = 0
+    for length in [*pack.lengths.tolist(), *[1] * (len(pack.tokens) - pack.used)]:
+        if end > begin and end - begin + length > size:
+            tiles.append((end - begin, begin, end - begin))
+            begin = end
+        if length <= size:
+            end += length
+            continue
+        for row in range(0, length, size):
+            count = min(size, length - row)
+            tiles.append((row + count, begin + row, count))
+        begin = end = begin + length
+    if end > begin:
+        tiles.append((end - begin, begin, end - begin))
+    work = np.array(tiles, dtype=np.int32)
+    return work[np.argsort(-work[:, 0], kind="stable"), 1:]
 
 
 class Packer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention, silu
@@ -40,6 +41,7 @@ class Keys:
 
     buffer : (t, width); keys start at column `k_column`, values at `v_column`.
     lengths : tokens of each text, filler left out; empty when only kernels look (they need no lengths).
+    tiles : for the kernels, the size of an attention tile and the (m, 2) runs of query rows; or None.
     """
 
     buffer: torch.Tensor
@@ -47,6 +49,7 @@ class Keys:
     v_column: int
     kv_heads: int
     lengths: Sequence[int]
+    tiles: tuple[Any, torch.Tensor] | None = None
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:

@@ -6,14 +6,15 @@ Knows nothing of texts or tokenizers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from toolkit.embed.packed.decoder import Batch, Decoder
-from toolkit.embed.packed.packing import Pack
+from toolkit.embed.packed.packing import Pack, query_tiles
 from toolkit.embed.protocol import Block
 from toolkit.errors import ModelError
 
@@ -90,60 +91,91 @@ class Runner:
             self._graphs.clear()
             self._decoder.reserve(max(total, self.budget))
         count = len(pack.positions)
-        packed, texts = _packed_integers(pack)
-        host = torch.from_numpy(packed)
+        plan = _Plan.of(pack, fused=self._fused)
+        host = torch.from_numpy(plan.integers)
         if self._device.type != "cuda":
-            return _Pending(pack.positions, self._forward(host, total, pack)[:count], None)
+            return _Pending(pack.positions, self._decoder(plan.batch(host))[:count], None)
         host = host.pin_memory()
-        key = (total, texts)
+        key = (total, plan.texts)
         if key in self._graphs:
             rows = self._graphs[key].replay(host)
-        elif self._fused and key in self._seen and total <= _GRAPH_TOKENS and texts <= _GRAPH_TEXTS:
-            self._graphs[key] = graph = _Graph(self._decoder, host, total)
+        elif plan.repeats and key in self._seen:
+            self._graphs[key] = graph = _Graph(self._decoder, plan, host.to(self._device))
             rows = graph.replay(host)
         else:
             self._seen.add(key)
-            rows = self._forward(host.to(self._device, non_blocking=True), total, pack)
+            rows = self._decoder(plan.batch(host.to(self._device, non_blocking=True)))
         result = torch.empty(count, rows.shape[1], dtype=torch.float32, pin_memory=True)
         result.copy_(rows[:count], non_blocking=True)
         done = torch.cuda.Event()
         done.record()
         return _Pending(pack.positions, result, done)
 
-    def _forward(self, packed: torch.Tensor, total: int, pack: Pack) -> torch.Tensor:
-        # Kernels need no lengths; making the list of a pack of thousands would cost host time.
-        return self._decoder(_batch(packed, total, lengths=() if self._fused else pack.lengths.tolist()))
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """A pack as one array of integers, for one copy, and how to read it.
+
+    integers : tokens, places and starts of each row; last rows; tiles of attention.
+    texts : how many last rows there are: the last is repeated up to a round number.
+    lengths : of the texts, where no kernels run.
+    tile : the size of an attention tile if runs of rows are listed.
+    """
+
+    integers: np.ndarray
+    total: int
+    texts: int
+    lengths: Sequence[int]
+    tile: Any
+
+    @classmethod
+    def of(cls, pack: Pack, *, fused: bool) -> _Plan:
+        last, total = pack.last_rows, len(pack.tokens)
+        texts = 1 if len(last) == 1 else -(-len(last) // _TEXTS_STEP) * _TEXTS_STEP
+        filled = np.full(texts, last[-1], dtype=np.int32)
+        filled[: len(last)] = last
+        parts, tile = [pack.tokens, pack.places, pack.starts, filled], None
+        if fused and total > _GRAPH_TOKENS:
+            from toolkit.embed.packed.kernels import attention_tile
+
+            tile = attention_tile(pack.lengths)
+            parts.append(query_tiles(pack, tile.queries).ravel())
+        # Making the list of a pack of thousands takes time that kernels do not need spent.
+        lengths = () if fused else pack.lengths.tolist()
+        return cls(np.concatenate(parts), total, texts, lengths, tile)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether packs of this shape will come again and are worth a graph."""
+        return not self.lengths and self.total <= _GRAPH_TOKENS and self.texts <= _GRAPH_TEXTS
+
+    def batch(self, integers: torch.Tensor) -> Batch:
+        """The pack, given its integers on the device."""
+        rows, last, tiles = integers.split(
+            [3 * self.total, self.texts, len(self.integers) - 3 * self.total - self.texts]
+        )
+        tokens, places, starts = rows.view(3, self.total).unbind(0)
+        return Batch(
+            tokens=tokens,
+            places=places,
+            starts=starts,
+            last_rows=last,
+            lengths=self.lengths,
+            tiles=None if self.tile is None else (self.tile, tiles.view(-1, 2)),
+        )
 
 
 class _Graph:
     """A recorded forward pass of one pack size, replayed with a single call."""
 
-    def __init__(self, decoder: Decoder, host: torch.Tensor, total: int) -> None:
-        self._packed = host.to(decoder.device)
+    def __init__(self, decoder: Decoder, plan: _Plan, integers: torch.Tensor) -> None:
+        self._integers = integers
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._rows = decoder(_batch(self._packed, total, lengths=()))
+            self._rows = decoder(plan.batch(integers))
 
     def replay(self, host: torch.Tensor) -> torch.Tensor:
         """The rows; valid until the next replay."""
-        self._packed.copy_(host, non_blocking=True)
+        self._integers.copy_(host, non_blocking=True)
         self._graph.replay()
         return self._rows
-
-
-def _packed_integers(pack: Pack) -> tuple[np.ndarray, int]:
-    """Tokens, places, starts and last rows in one array, for one copy; and how many last rows.
-
-    The last one is repeated up to a round number, so that few shapes occur.
-    """
-    last = pack.last_rows
-    count = len(last)
-    texts = 1 if count == 1 else -(-count // _TEXTS_STEP) * _TEXTS_STEP
-    filled = np.full(texts, last[-1], dtype=np.int32)
-    filled[:count] = last
-    return np.concatenate([pack.tokens, pack.places, pack.starts, filled]), texts
-
-
-def _batch(packed: torch.Tensor, total: int, *, lengths: list[int] | tuple[()]) -> Batch:
-    tokens, places, starts = packed[: 3 * total].view(3, total).unbind(0)
-    return Batch(tokens=tokens, places=places, starts=starts, last_rows=packed[3 * total :], lengths=lengths)
