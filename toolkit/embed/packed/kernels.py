@@ -2,7 +2,8 @@
 
 Attention needs no padding: a tile of queries may span many short texts, each row knows the first key it
 may see, and the tile walks only the keys that some row of it sees. So nothing recompiles with the number
-or the lengths of texts, and no empty blocks are launched. Compiled kernels are kept on disk by Triton (TRITON_CACHE_DIR, by default ~/.triton).
+or the lengths of texts, and no empty blocks are launched. Compiled kernels are kept on disk by Triton
+(TRITON_CACHE_DIR, by default ~/.triton).
 """
 
 # ruff: noqa: ANN001, N803 - kernel arguments have no Python types; constants are upper case

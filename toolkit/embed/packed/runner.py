@@ -68,10 +68,11 @@ class Runner:
 
     def _start(self, pack: Pack, pending: deque[_Pending]) -> list[Pack]:
         """Queue a pack's work; returns smaller packs to do instead if memory ran out."""
+        reserved = max(self.budget, len(pack.tokens))
         try:
             pending.append(self._submit(pack))
         except torch.OutOfMemoryError as error:
-            if len(pack.lengths) == 1:
+            if len(pack.lengths) == 1 and reserved == len(pack.tokens):
                 raise ModelError(
                     f"a text of {pack.used} tokens alone exceeds the memory of {self._device}; "
                     f"give max_tokens below {pack.used}, a smaller dtype or a larger device"
@@ -82,7 +83,7 @@ class Runner:
         self._decoder.reserve(0)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self.budget = max(1, min(self.budget, pack.used) // 2)
+        self.budget = max(1, reserved // 2)
         return pack.split(self.budget)
 
     def _submit(self, pack: Pack) -> _Pending:
