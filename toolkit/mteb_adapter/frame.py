@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from toolkit.errors import ResultsError
-from toolkit.measure.statistics import mean_interval
+from toolkit.measure.statistics import mean_intervals
 
 TASKS_FILE = "tasks.json"
 # One row a value; `language` holds all languages of a subset, joined by commas.
@@ -92,33 +92,40 @@ def score_kept(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark_means(frame: pd.DataFrame) -> pd.DataFrame:
-    """The mean score over all tasks at each dimension, with a bootstrap interval over tasks.
+    """The mean score over all tasks at each dimension, with bootstrap intervals over tasks.
 
-    Columns model, revision, instruction, dim, tasks, mean, low, high, and kept: the mean's ratio to
-    the full dimension's. The interval says how far other tasks of this kind could move the mean, not
-    how far dimensions differ: those share their tasks. Raises ResultsError as `score_kept` does.
+    Columns model, revision, instruction, dim, tasks; mean, low, high; kept: the mean's ratio to the full
+    dimension's; difference, difference_low, difference_high: mean minus the full dimension's. All
+    dimensions run the same tasks, so the interval of the difference is paired and far narrower: `low`
+    and `high` say how far other tasks could move the mean, the difference's whether a dimension loses.
+
+    Raises ResultsError as `score_kept` does.
     """
     scores = _complete(main_scores(frame))
-    rows = []
-    for (model, revision, instruction, dim), group in scores.groupby([*_SETTING, "dim"]):
-        interval = mean_interval(group["score"].to_numpy())
-        rows.append(
-            {
-                "model": model,
-                "revision": revision,
-                "instruction": instruction,
-                "dim": dim,
-                "tasks": len(group),
-                "mean": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "full": dim == group["full_dim"].iloc[0],
-            }
+    tables = []
+    for setting, group in scores.groupby(_SETTING):
+        by_task = group.pivot(index="task", columns="dim", values="score")
+        values = by_task.to_numpy()
+        full = by_task[group["full_dim"].iloc[0]].to_numpy()
+        means = mean_intervals(values)
+        differences = mean_intervals(values - full[:, None])
+        tables.append(
+            pd.DataFrame(
+                dict(zip(_SETTING, setting, strict=True))
+                | {
+                    "dim": by_task.columns,
+                    "tasks": len(by_task),
+                    "mean": [found.mean for found in means],
+                    "low": [found.low for found in means],
+                    "high": [found.high for found in means],
+                    "kept": values.mean(axis=0) / full.mean(),
+                    "difference": [found.mean for found in differences],
+                    "difference_low": [found.low for found in differences],
+                    "difference_high": [found.high for found in differences],
+                }
+            )
         )
-    table = pd.DataFrame(rows)
-    full = table[table["full"]].set_index(_SETTING)["mean"]
-    table["kept"] = table["mean"] / table.set_index(_SETTING).index.map(full).to_numpy(dtype=float)
-    return table.drop(columns="full")
+    return pd.concat(tables, ignore_index=True)
 
 
 def _complete(scores: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,123 @@
+"""A dimension sweep of an mteb retrieval task: the toolkit against `mteb.evaluate` once per dimension.
+
+    python benchmarks/mteb_sweep.py --embedder local:<MiniLM folder> --data beir:<scifact> --save
+
+mteb loads the same checkpoint with sentence-transformers' own truncation, once without and once with its
+`CachedEmbeddingWrapper` (a folder a dimension: its keys do not hold the dimension). All caches are cold,
+models are loaded beforehand, and the sides take turns in one process: the toolkit's sweep and mteb's
+single run come first and again last, mteb's dimensions in between; times are means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import mteb
+from _record import record
+from mteb.models.cache_wrappers import CachedEmbeddingWrapper
+from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+from sentence_transformers import SentenceTransformer
+
+from toolkit import RetrievalSet, load_dataset, open_embedder
+from toolkit.embed.cache import VectorCache
+from toolkit.embed.config import parse_spec
+from toolkit.errors import DimensionWarning
+from toolkit.mteb_adapter import local_task, main_scores, sweep_tasks
+
+
+def main() -> None:
+    """Time both sides and record their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--embedder", required=True, help="local:<folder of a sentence-transformers model>")
+    parser.add_argument("--data", required=True, help="beir:<folder>")
+    parser.add_argument("--dims", default="384,256,192,128,96,64")
+    parser.add_argument("--documents", type=int, help="only the first so many, and what the queries need")
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", DimensionWarning)
+    dims = [int(dim) for dim in options.dims.split(",")]
+    folder = parse_spec(options.embedder).model
+    data = _shortened(load_dataset(options.data), options.documents)
+    embedder = open_embedder(options.embedder)
+    models = {
+        dim: SentenceTransformerEncoderWrapper(SentenceTransformer(folder, truncate_dim=dim)) for dim in dims
+    }
+    embedder.encode(data.docs[:8])
+    models[max(dims)].model.encode(list(data.docs[:8]))
+
+    swept, plain, cached, scores = [], {}, {}, {}
+
+    def sweep() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            start = time.perf_counter()
+            frame = sweep_tasks(
+                embedder, [local_task(data)], dims=dims, out=out, cache=VectorCache(Path(out) / "vectors")
+            )
+            swept.append(time.perf_counter() - start)
+        scores["toolkit"] = main_scores(frame).set_index("dim")["score"]
+        print(f"toolkit, {len(dims)} dimensions: {swept[-1]:.1f} s", flush=True)
+
+    def single(dim: int, *, cache: bool) -> float:
+        with tempfile.TemporaryDirectory() as out:
+            model = CachedEmbeddingWrapper(models[dim], Path(out) / "vectors") if cache else models[dim]
+            start = time.perf_counter()
+            run = mteb.evaluate(
+                model,
+                local_task(data),
+                cache=mteb.ResultCache(out),
+                encode_kwargs={"show_progress_bar": False},
+                show_progress_bar=False,
+                co2_tracker=False,
+            )
+            seconds = time.perf_counter() - start
+        scores[dim] = run.task_results[0].get_score()
+        print(f"mteb, dimension {dim}, {'cached' if cache else 'plain'}: {seconds:.1f} s", flush=True)
+        return seconds
+
+    full = max(dims)
+    first = single(full, cache=False)
+    sweep()
+    for dim in dims:
+        plain[dim] = single(dim, cache=False)
+        cached[dim] = single(dim, cache=True)
+    sweep()
+    alone = (first + plain[full] + single(full, cache=False)) / 3
+    toolkit_s = sum(swept) / len(swept)
+    record(
+        "mteb_sweep",
+        {
+            "speedup_vs_mteb": sum(plain.values()) / toolkit_s,
+            "speedup_vs_mteb_cached": sum(cached.values()) / toolkit_s,
+            "time_vs_single_run": toolkit_s / alone,
+            "toolkit_s": swept,
+            "mteb_s": plain,
+            "mteb_cached_s": cached,
+            "mteb_single_run_s": alone,
+            "largest_score_difference": max(abs(scores["toolkit"][dim] - scores[dim]) for dim in dims),
+            "model": embedder.space.model,
+            "data": data.name,
+            "documents": len(data.docs),
+            "queries": len(data.queries),
+            "dims": dims,
+        },
+        options.save,
+    )
+
+
+def _shortened(data: RetrievalSet, documents: int | None) -> RetrievalSet:
+    if documents is None or documents >= len(data.docs):
+        return data
+    needed = {doc for gains in data.qrels.values() for doc in gains}
+    kept = [i for i, doc in enumerate(data.doc_ids) if doc in needed]
+    kept = sorted({*kept, *range(documents)})[: max(documents, len(kept))]
+    kept = sorted({*kept, *(i for i, doc in enumerate(data.doc_ids) if doc in needed)})
+    ids, docs = [data.doc_ids[i] for i in kept], [data.docs[i] for i in kept]
+    return RetrievalSet(f"{data.name}-{len(kept)}", ids, docs, data.query_ids, data.queries, data.qrels)
+
+
+if __name__ == "__main__":
+    main()
