@@ -1,0 +1,225 @@
+"""Factory strings, plans refused before a build, builds that share parts, bytes, files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from toolkit.errors import PlanError, ResultsError, VectorError
+from toolkit.search.exact import exact_search
+from toolkit.search.factory import factory_string, parse_arguments
+from toolkit.search.faiss_index import BuiltIndex, build_index, check_setting, threads
+from toolkit.search.family import IndexFamily
+from toolkit.vectors import Vectors, normalise, truncate
+
+faiss = pytest.importorskip("faiss", reason="these tests need FAISS (extra cpu)")
+
+
+def decaying(rows, dim, seed=0):
+    generator = np.random.default_rng(seed)
+    return normalise(generator.standard_normal((rows, dim)) * (1.0 + np.arange(dim)) ** -0.4)
+
+
+CORPUS = Vectors(decaying(700, 48))
+QUERIES = decaying(20, 48, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Training on a few hundred rows is all waiting for each other with more threads."""
+    with threads(1):
+        yield
+
+
+def recall(found, exact):
+    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.rows, exact.rows, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("index", "precision", "dim", "factory"),
+    [
+        ("Flat", "float32", 64, "Flat"),
+        ("Flat", "float16", 64, "SQfp16"),
+        ("Flat", "bfloat16", 64, "SQbf16"),
+        ("Flat", "int8", 64, "SQ8"),
+        ("Flat", "uint4", 64, "SQ4"),
+        ("Flat", "binary", 64, "BFlat"),
+        ("Flat", "pq", 64, "PQ16x8"),
+        ("Flat", "opq", 64, "OPQ16,PQ16x8"),
+        ("Flat", "rabitq", 64, "RR,RaBitQ"),
+        ("HNSW32", "float32", 64, "HNSW32"),
+        ("HNSW16", "int8", 64, "HNSW16_SQ8"),
+        ("HNSW32", "binary", 64, "BHNSW32"),
+        ("HNSW32", "pq", 32, "HNSW32_PQ8x8"),
+        ("IVF16", "float32", 64, "IVF16,Flat"),
+        ("IVF16,Flat", "float32", 64, "IVF16,Flat"),
+        ("IVF16", "bfloat16", 64, "IVF16,SQbf16"),
+        ("IVF16_HNSW32", "uint4", 64, "IVF16_HNSW32,SQ4"),
+        ("IVF16", "binary", 64, "BIVF16"),
+        ("IVF16", "opq", 64, "OPQ16,IVF16,PQ16x8"),
+        ("IVF16", "rabitq", 64, "RR,IVF16,RaBitQ"),
+        ("BHNSW32", "binary", 64, "BHNSW32"),
+        ("IVF16,PQ8x4", "float32", 64, "IVF16,PQ8x4"),
+        ("PCA32,SQ8", "float32", 64, "PCA32,SQ8"),
+    ],
+)
+def test_index_and_precision_become_a_factory_string_faiss_accepts(index, precision, dim, factory):
+    assert factory_string(index, precision, dim) == factory
+    assert check_setting(index, precision, dim, 100_000) == factory
+
+
+@pytest.mark.parametrize(
+    ("index", "precision", "dim", "docs", "message"),
+    [
+        ("Flat", "int7", 64, 999, "unknown precision 'int7'; choose from float32, float16"),
+        ("BFlat", "float32", 64, 999, "choose precision 'binary'"),
+        ("PQ16x8", "int8", 64, 999, "encoding of its own"),
+        ("HNSW32", "rabitq", 64, 999, "choose index Flat or IVF"),
+        ("Flat", "pq", 50, 999, "multiple of 4"),
+        ("PQ7x8", "float32", 64, 999, "FAISS has no index 'PQ7x8' at dimension 64"),
+        ("Flat", "binary", 12, 999, "dimension 12 is no multiple of 8"),
+        ("IVF64", "float32", 64, 40, "64 lists, more than the corpus's 40 documents; choose IVF6"),
+        ("IVF64", "binary", 64, 40, "64 lists"),
+        ("IVF64_HNSW32", "opq", 64, 63, "64 lists"),
+        ("Flat", "pq", 64, 255, "needs 256 documents to train"),
+        ("PQ8x4", "float32", 64, 15, "needs 16 documents"),
+        ("Flattt", "float32", 64, 999, "FAISS has no index 'Flattt'"),
+    ],
+)
+def test_what_faiss_would_refuse_is_refused_before_a_build(index, precision, dim, docs, message):
+    with pytest.raises(PlanError, match=message):
+        check_setting(index, precision, dim, docs)
+
+
+@pytest.mark.parametrize("dim", [8, 40, 48])
+def test_flat_finds_what_the_exact_search_finds(dim):
+    found = build_index(CORPUS, dim).search(truncate(QUERIES, dim), 10)
+    exact = exact_search(CORPUS.rows, QUERIES, [dim], k=10)[dim]
+    np.testing.assert_allclose(found.scores, exact.scores, atol=1e-6)
+    assert recall(found, exact) > 0.99
+
+
+@pytest.mark.parametrize("index", ["HNSW16", "IVF8"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "int8", "uint4", "pq"])
+def test_parts_shared_in_a_family_cost_no_quality(index, precision):
+    dim, k = 16, 10
+    many = decaying(150, 48, seed=2)
+    cut, queries = truncate(CORPUS.rows, dim), truncate(many, dim)
+    exact = exact_search(CORPUS.rows, many, [dim], k=k)[dim]
+    wide = "efSearch=100" if index.startswith("HNSW") else "nprobe=8"
+    shared = IndexFamily(CORPUS, dim).build(index, precision)
+    alone = faiss.index_factory(dim, shared.factory, faiss.METRIC_INNER_PRODUCT)
+    alone.train(cut)
+    alone.add(cut)
+    independent = BuiltIndex(alone, shared.factory, dim)
+    assert shared.index_bytes == pytest.approx(independent.index_bytes, rel=0.03)
+    qualities = [recall(built.search(queries, k, wide), exact) for built in (shared, independent)]
+    # Two k-means of product codes on 700 rows differ by a few hundredths from the seed alone.
+    assert qualities[0] >= qualities[1] - (0.06 if precision == "pq" else 0.02)
+
+
+def test_a_family_trains_each_shared_part_once():
+    family = IndexFamily(CORPUS, 16)
+    first, second = family.build("IVF8", "int8"), family.build("IVF8", "float16")
+    assert first.steps_s["coarse"] == second.steps_s["coarse"]
+    graphs = {family.build("HNSW8", precision).steps_s["graph"] for precision in ("float32", "int8", "pq")}
+    assert len(graphs) == 1
+    assert family.build("HNSW8", "float32", {"efConstruction": 80}).steps_s["graph"] not in graphs
+
+
+def test_one_build_serves_all_search_arguments_in_any_order():
+    built = build_index(CORPUS, 48, index="IVF16")
+    queries = truncate(QUERIES, 48)
+    few = built.search(queries, 5, {"nprobe": 1})
+    many = built.search(queries, 5, "nprobe=16")
+    assert recall(many, exact_search(CORPUS.rows, QUERIES, [48], k=5)[48]) > 0.99
+    np.testing.assert_array_equal(built.search(queries, 5, {"nprobe": 1}).rows, few.rows)
+    assert (few.rows != many.rows).any()
+
+
+def test_build_arguments_change_the_index():
+    narrow, wide = (
+        build_index(CORPUS, 48, index="HNSW4", build_args={"efConstruction": w}) for w in (2, 100)
+    )
+    exact = exact_search(CORPUS.rows, QUERIES, [48], k=10)[48]
+    queries = truncate(QUERIES, 48)
+    assert recall(narrow.search(queries, 10), exact) < recall(wide.search(queries, 10), exact)
+
+
+@pytest.mark.parametrize(("index", "precision"), [("Flat", "int8"), ("HNSW8", "binary"), ("IVF8", "float32")])
+def test_bytes_are_those_faiss_serialises_and_files_bring_the_index_back(index, precision, tmp_path):
+    built = build_index(CORPUS, 16, index=index, precision=precision)
+    serialise = faiss.serialize_index_binary if built.binary else faiss.serialize_index
+    assert built.index_bytes == len(serialise(built.index))
+    built.save(tmp_path / "index")
+    again = BuiltIndex.load(tmp_path / "index")
+    queries = truncate(QUERIES, 16)
+    np.testing.assert_array_equal(again.search(queries, 9).rows, built.search(queries, 9).rows)
+    assert (again.factory, again.dim, again.build_s) == (built.factory, built.dim, built.build_s)
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_a_cut_off_file_is_reported(tmp_path):
+    path = tmp_path / "index"
+    build_index(CORPUS, 16).save(path)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ResultsError, match="not whole"):
+        BuiltIndex.load(path)
+    with pytest.raises(ResultsError, match="cannot be read"):
+        BuiltIndex.load(tmp_path / "nothing")
+
+
+def test_a_corpus_larger_than_one_block_is_added_whole(monkeypatch, tmp_path):
+    monkeypatch.setattr("toolkit.search.family._BLOCK_ROWS", 64)
+    monkeypatch.setattr("toolkit.search.family._HELD_BYTES", 0)
+    monkeypatch.setattr("toolkit.search.family._LEAST_TRAINING_ROWS", 512)
+    np.save(tmp_path / "rows.npy", CORPUS.rows)
+    mapped = Vectors.open(tmp_path / "rows.npy")
+    exact = exact_search(CORPUS.rows, QUERIES, [32], k=10)[32]
+    queries = truncate(QUERIES, 32)
+    for index, arguments in (("Flat", ""), ("HNSW16", "efSearch=200"), ("IVF8", "nprobe=8")):
+        built = build_index(mapped, 32, index=index, precision="float32")
+        assert len(built) == 700
+        assert recall(built.search(queries, 10, arguments), exact) > 0.97
+
+
+def test_places_without_a_neighbour_are_marked():
+    found = build_index(CORPUS, 48, index="IVF100").search(QUERIES, 100, "nprobe=1")
+    assert (found.rows == -1).any()
+    assert np.isneginf(found.scores[found.rows == -1]).all()
+
+
+@pytest.mark.parametrize(
+    ("index", "k", "arguments", "message"),
+    [
+        ("Flat", 3, "efSearch=3", "has no efSearch; it belongs to HNSW"),
+        ("HNSW8", 3, {"nprobe": 3}, "has no nprobe"),
+        ("HNSW8", 3, {"ef": 3}, "unknown argument 'ef' .* choose from efSearch, nprobe"),
+        ("HNSW8", 3, {"efSearch": 0}, "at least 1"),
+        ("Flat", 701, "", r"k 701 .* choose 1\.\.700"),
+    ],
+)
+def test_search_arguments_that_cannot_work_are_refused(index, k, arguments, message):
+    with pytest.raises(PlanError, match=message):
+        build_index(CORPUS, 8, index=index).search(truncate(QUERIES, 8), k, arguments)
+
+
+def test_other_refusals():
+    with pytest.raises(PlanError, match="has no efConstruction"):
+        build_index(CORPUS, 8, build_args={"efConstruction": 9})
+    with pytest.raises(VectorError, match="do not fit an index of dimension 8"):
+        build_index(CORPUS, 8).search(QUERIES, 3)
+    with pytest.raises(PlanError, match="name=<whole number>"):
+        parse_arguments("efSearch:64")
+    with pytest.raises(PlanError, match="threads 0"), threads(0):
+        pass
+    if not faiss.get_num_gpus():
+        with pytest.raises(PlanError, match="no GPU"):
+            build_index(CORPUS, 8).to_gpus()
+
+
+def test_threads_are_set_within_the_block_only():
+    before = faiss.omp_get_max_threads()
+    with threads(before + 3):
+        assert faiss.omp_get_max_threads() == before + 3
+    assert faiss.omp_get_max_threads() == before
