@@ -48,11 +48,15 @@ _P_SMALL = 0.001
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart ready for a page: its name, what it shows in words, and the SVG with ids of its own."""
+    """A chart ready for a page: its name, what it shows in words, and the SVG with ids of its own.
+
+    wide : whether it needs a row of its own.
+    """
 
     name: str
     caption: str
     svg: str
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Cell:
     text: str
     sort: float | str
     note: str = ""
+    is_text: bool = False
 
 
 def render(page: Page) -> str:
@@ -157,9 +162,9 @@ def slug(text: str) -> str:
 
 
 def _part(value: object) -> Cell:
-    if isinstance(value, str) or pd.isna(value):
-        return Cell("" if not isinstance(value, str) else value, value if isinstance(value, str) else "")
-    return Cell(str(value), float(value))
+    if isinstance(value, str):
+        return Cell(value, value, is_text=True)
+    return Cell("", "") if pd.isna(value) else Cell(str(value), float(value))
 
 
 def _key(value: float) -> float | str:

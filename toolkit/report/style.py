@@ -175,7 +175,8 @@ def text_on(rgba: tuple[float, float, float, float]) -> str:
     """Ink or paper, whichever reads better on a colour (relative luminance of WCAG 2)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3]]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#000000" if luminance > 0.18 else "#ffffff"
+    # Not quite white: what is the paper's white turns dark with the page.
+    return "#000000" if luminance > 0.18 else "#fefefe"
 
 
 @functools.cache

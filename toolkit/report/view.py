@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from toolkit.experiment.recommendation import Recommendation
     from toolkit.report.style import Chart
 
+_HALF_WIDTH = ("dimension", "kept")
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -201,7 +203,8 @@ def write_report(results: Results) -> Path:
             if not kind.possible(frame):
                 continue
             _, svg = save_chart(kind.draw(frame), folder / name)
-            pictures.append(Picture(name, kind.caption, inline_svg(svg.read_bytes(), name, kind.caption)))
+            inline = inline_svg(svg.read_bytes(), name, kind.caption)
+            pictures.append(Picture(name, kind.caption, inline, wide=name not in _HALF_WIDTH))
         page = Page(
             title=f"{results.name}: embedding trade-offs",
             headline=told,

@@ -1,0 +1,400 @@
+"""Charts, report and notebook view: claims follow from the numbers, and nobody's text breaks them."""
+
+import json
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import toolkit
+from toolkit.errors import PlanError, ResultsError
+from toolkit.experiment.results import Results
+from toolkit.report import charts, grid_charts, style
+from toolkit.report.labels import label_points
+from toolkit.report.pareto import pareto_front
+from toolkit.report.verdict import headline_of, smallest_dim
+from toolkit.report.view import ResultsView, headline, kinds, write_report
+from toolkit.report.wording import bytes_text, number, shorten, signed
+
+NASTY = "<script>alert(1)</script> $x$ 检索相关段落 _\"'&"
+METRICS = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10", "map", "overlap@10")
+
+
+def row(dim, value, *, delta=(0.0, 0.0), **fields):
+    """A measured setting; `delta` is the interval of the paired difference."""
+    found = {
+        "dataset": "letters",
+        "model": "model",
+        "instruction": "default",
+        "dim": dim,
+        "precision": "float32",
+        "index": "Flat",
+        "build_args": "",
+        "search_args": "",
+        "rescore": "",
+        "p50_ms": dim / 1000,
+        "p95_ms": dim / 800,
+        "p99_ms": dim / 700,
+        "qps": 1e6 / dim,
+        "build_s": 0.1,
+        "index_bytes": dim * 4000,
+        "bytes_per_vector": dim * 4.0,
+        "gb_per_million": dim * 4 / 1000,
+    } | fields
+    for metric in METRICS:
+        found |= {
+            metric: value,
+            f"{metric}_lo": value - 0.03,
+            f"{metric}_hi": value + 0.03,
+            f"{metric}_delta": sum(delta) / 2,
+            f"{metric}_delta_lo": delta[0],
+            f"{metric}_delta_hi": delta[1],
+            f"{metric}_p": 0.5,
+        }
+    names = ("dim", "precision", "index", "search_args", "rescore", "instruction")
+    return {"setting": " ".join(str(found[name]) for name in names)} | found
+
+
+@pytest.fixture
+def curve():
+    """128 of 256 dimensions keep 99 % with confidence; 64 do not."""
+    return pd.DataFrame(
+        [
+            row(256, 0.415),
+            row(32, 0.30, delta=(-0.13, -0.10)),
+            row(64, 0.38, delta=(-0.05, -0.02)),
+            row(128, 0.4135, delta=(-0.004, 0.001)),
+        ]
+    )
+
+
+@pytest.fixture
+def grid(curve):
+    """The curve in three precisions, an index with search arguments, and a second stage."""
+    rows = curve.to_dict("records")
+    for dim, value in ((64, 0.37), (128, 0.40), (256, 0.414)):
+        low = value - 0.415 - 0.001
+        rows += [
+            row(dim, value, delta=(low, low + 0.002), precision="int8", bytes_per_vector=dim * 1.0),
+            row(dim, value / 2, delta=(-0.3, -0.2), precision="binary", bytes_per_vector=dim / 8),
+            row(dim, value, delta=(low, 0.0), precision="binary", rescore="256x4", bytes_per_vector=dim / 8),
+        ]
+        rows += [
+            row(
+                dim, value - 1 / ef, index="HNSW32", search_args=f"efSearch={ef}", qps=2e6 / ef, delta=(-1, 0)
+            )
+            for ef in (16, 64, 128)
+        ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A real sweep of twenty documents in two precisions and two indexes."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    names = [
+        f"{kind} {colour}"
+        for kind in ("cat", "oak", "iron", "moon")
+        for colour in ("red", "blue", "green", "grey", "pink")
+    ]
+    docs = [{"_id": f"d{i}", "title": name, "text": f"All about {name}."} for i, name in enumerate(names)]
+    queries = [{"_id": f"q{i}", "text": f"Tell me about {name}"} for i, name in enumerate(names)]
+    (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, docs)))
+    (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    lines = ["query-id\tcorpus-id\tscore", *(f"q{i}\td{i}\t1" for i in range(len(names)))]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(lines))
+    return toolkit.sweep(
+        data=f"beir:{folder}",
+        dims=[64, 128],
+        precisions=["float32", "int8"],
+        indexes=["Flat", {"factory": "HNSW8", "search": [{"efSearch": 16}]}],
+        timing={"queries": 5, "rounds": 1},
+        k=10,
+        out=tmp_path_factory.mktemp("out") / "tiny",
+        progress=False,
+    )
+
+
+# --- Pareto
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan])] * 2), max_size=12),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_pareto_front_is_what_brute_force_finds(points, maximise_y, minimise_x):
+    frame = pd.DataFrame(points, columns=["x", "y"], dtype=float)
+    front = pareto_front(frame, "x", "y", maximise_y=maximise_y, minimise_x=minimise_x)
+
+    def beats(a, b):
+        x = (b[0] - a[0]) * (1 if minimise_x else -1)
+        y = (a[1] - b[1]) * (1 if maximise_y else -1)
+        return x >= 0 and y >= 0 and (x > 0 or y > 0)
+
+    for point, on_front in zip(points, front, strict=True):
+        expected = np.isfinite(point).all() and not any(
+            np.isfinite(o).all() and beats(o, point) for o in points
+        )
+        assert on_front == expected
+
+
+def test_pareto_front_names_the_columns_there_are():
+    with pytest.raises(PlanError, match=r"no column 'z'.*x, y"):
+        pareto_front(pd.DataFrame({"x": [1.0], "y": [1.0]}), "z", "y")
+
+
+# --- what is claimed
+
+
+def test_headline_states_figures_interval_and_saving(curve):
+    assert headline_of(curve) == (
+        "128 of 256 dimensions keep 99 % of nDCG@10 "
+        "(0.413 of 0.415, 95 % interval of the difference -0.004..+0.001) at half the bytes"
+    ).replace("0.413", f"{0.4135:.3f}")
+
+
+def test_a_good_mean_with_a_wide_interval_is_not_called_certain(curve):
+    curve.loc[curve["dim"] == 128, "ndcg@10_delta_lo"] = -0.02
+    verdict = smallest_dim(curve)
+    assert (verdict.dim, verdict.certain) == (128, False)
+    assert "may keep" in verdict.finding
+    assert "more queries are needed" in verdict.sentence
+
+
+def test_a_shorter_dimension_does_not_pass_over_a_longer_one_that_fails(curve):
+    curve.loc[curve["dim"] == 64, "ndcg@10_delta_lo"] = 0.0
+    curve.loc[curve["dim"] == 128, ["ndcg@10", "ndcg@10_delta_lo"]] = (0.38, -0.05)
+    assert smallest_dim(curve).dim == 256
+
+
+def test_only_the_full_dimension_keeps(curve):
+    curve.loc[curve["dim"] == 128, ["ndcg@10", "ndcg@10_delta_lo", "ndcg@10_delta_hi"]] = (0.39, -0.03, -0.02)
+    assert headline_of(curve).startswith("Only the full 256 dimensions keep 99 % of nDCG@10; 128 reach 0.390")
+    curve.loc[curve["dim"] == 128, "ndcg@10_delta_hi"] = 0.001
+    assert headline_of(curve).startswith("No dimension below 256 is shown to keep")
+
+
+def test_per_query_verdicts_go_before_intervals(curve):
+    curve["keeps_alone"] = pd.array([True, False, False, False], dtype="boolean")
+    assert not smallest_dim(curve).certain
+
+
+def test_a_single_dimension_has_a_headline(curve):
+    assert "no shorter one was measured" in headline_of(curve[curve["dim"] == 256])
+
+
+def test_results_without_quality_or_reference_say_so(curve):
+    with pytest.raises(ResultsError, match="no quality was measured"):
+        headline_of(curve[["dim", "precision", "index", "rescore"]])
+    with pytest.raises(ResultsError, match="exact full-dimension"):
+        headline_of(curve.assign(index="HNSW32"))
+
+
+def test_headline_is_about_the_instruction_that_serves_best(curve):
+    worse = curve.assign(instruction="other", **{"ndcg@10": curve["ndcg@10"] / 2})
+    assert headline_of(pd.concat([worse, curve])) == headline_of(curve)
+
+
+def test_pair_sets_are_judged_by_their_own_measure(curve):
+    columns = {name: name.replace("ndcg@10", "spearman") for name in curve if name.startswith("ndcg@10")}
+    pairs = curve.rename(columns=columns)[
+        ["dataset", "model", "instruction", "dim", "precision", "index", "rescore", *columns.values()]
+    ]
+    assert "128 of 256 dimensions keep 99 % of Spearman" in headline_of(pairs)
+    assert [name for name, kind in kinds().items() if kind.possible(pairs)] == ["dimension", "kept"]
+    charts.quality_by_dimension(pairs)
+
+
+# --- charts
+
+
+def titles(chart):
+    return chart.get_suptitle()
+
+
+def test_titles_state_the_finding(curve, grid):
+    assert titles(charts.quality_by_dimension(curve)) == "128 of 256 dimensions keep 99 % of nDCG@10"
+    assert titles(charts.kept_by_dimension(curve)) == "128 of 256 dimensions keep 99 % of nDCG@10"
+    assert "128 keeps 99 % of nDCG@10 at 512 B instead of 1 KiB" in titles(
+        charts.tradeoff(curve, "bytes_per_vector")
+    )
+    assert (
+        titles(grid_charts.precision_heat_map(grid))
+        .replace("\n", " ")
+        .startswith("256 x binary, rescored, keeps 99 %")
+    )
+
+
+def test_dimension_axis_has_the_measured_dimensions_as_ticks(curve):
+    axes = charts.quality_by_dimension(curve).axes[0]
+    assert axes.get_xscale() == "log"
+    assert list(axes.get_xticks()) == [32, 64, 128, 256]
+    assert axes.get_xlabel() == "embedding dimension"
+
+
+def test_heat_map_shows_the_share_kept(grid):
+    texts = {text.get_text() for axes in grid_charts.precision_heat_map(grid).axes for text in axes.texts}
+    assert {"100.0", f"{100 * 0.38 / 0.415:.1f}", f"{100 * 0.37 / 2 / 0.415:.1f}"} <= texts
+
+
+def test_recall_throughput_needs_search_arguments(curve, grid):
+    with pytest.raises(ResultsError, match="--index HNSW32"):
+        grid_charts.recall_by_throughput(curve)
+    assert grid_charts.recall_by_throughput(grid).axes[0].get_yscale() == "log"
+
+
+def test_every_axis_says_its_unit(grid):
+    for kind in kinds().values():
+        if kind.possible(grid):
+            labels = [axes.get_ylabel() for axes in kind.draw(grid).axes]
+            assert any(re.search(r"\(.+\)|one stage", label) for label in labels), labels
+
+
+def test_labels_cover_neither_each_other_nor_points():
+    chart = style.new_chart()
+    axes = chart.add_subplot()
+    rng = np.random.default_rng(0)
+    points = [tuple(p) for p in rng.random((25, 2))]
+    axes.scatter(*zip(*points, strict=True))
+    placed = label_points(axes, points, [f"label {i}" for i in range(25)])
+    assert 10 <= placed == len(axes.texts)
+    renderer = chart.canvas.get_renderer()
+    from matplotlib.text import Text
+
+    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    pixels = axes.transData.transform(points)
+    assert not any(box.contains(x, y) for box in boxes for x, y in pixels)
+
+
+def test_charts_are_the_same_bytes_each_time(curve, tmp_path):
+    pairs = [style.save_chart(charts.quality_by_dimension(curve), tmp_path / name) for name in ("a", "b")]
+    for first, second in zip(*pairs, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_drawing_leaves_the_users_matplotlib_alone(curve):
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    charts.quality_by_dimension(curve)._repr_png_()
+    assert dict(mpl.rcParams) == before
+    probe = (
+        "import sys, toolkit.report.charts, toolkit.report.view; print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_any_text_can_be_a_label(grid):
+    two = pd.concat([grid, grid.assign(instruction=NASTY)], ignore_index=True).assign(model="_hidden $a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chart = charts.quality_by_dimension(two)
+        svg = style.svg_bytes(chart)
+    labels = [text.get_text() for text in chart.axes[0].get_legend().get_texts()]
+    assert len(labels) == 2
+    assert b"alert(1)</script>" not in style.inline_svg(svg, "x", NASTY).encode()
+
+
+# --- report and view
+
+
+class Reader(HTMLParser):
+    """Collects ids, tags and what is loaded from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids, self.tags, self.outside = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href") and not value.startswith("#"):
+                self.outside.append(value)
+
+
+def read(path):
+    page = Reader()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page
+
+
+def test_report_of_a_real_sweep(swept):
+    folder = swept.results.folder
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    page = read(folder / "report.html")
+    assert page.outside == []
+    assert len(page.ids) == len(set(page.ids))
+    assert page.tags.count("tr") >= len(swept.frame())
+    assert swept.headline in text
+    assert swept.results.environment["data"]["hash"] in text
+    assert "Recommendation" in text
+    drawn = {path.stem for path in (folder / "charts").glob("*.png")}
+    assert drawn == {path.stem for path in (folder / "charts").glob("*.svg")} == set(swept.kinds)
+    assert {"dimension", "kept", "latency", "bytes", "precision", "quality-cost", "throughput"} <= drawn
+
+
+def test_report_escapes_what_users_wrote(swept, tmp_path):
+    frame = swept.frame().assign(model=NASTY, dataset=NASTY)
+    environment = dict(swept.results.environment) | {"command": NASTY, NASTY: {NASTY: NASTY}}
+    results = Results(tmp_path / "<b>", swept.results.plan, environment, frame)
+    results.folder.mkdir()
+    page = write_report(results)
+    assert "<script>alert" not in page.read_text(encoding="utf-8")
+    assert read(page).tags.count("script") == 1
+    assert "<script>alert" not in ResultsView(results)._repr_html_()
+
+
+def test_report_of_results_without_per_query_values(curve, swept, tmp_path):
+    results = replace(swept.results, folder=tmp_path, measurements=curve)
+    assert headline(results) == headline_of(curve)
+    assert write_report(results).stat().st_size > 10_000
+
+
+def test_report_into_a_folder_that_cannot_be_written(swept, tmp_path):
+    (tmp_path / "charts").write_text("in the way")
+    with pytest.raises(ResultsError, match="cannot be written"):
+        write_report(replace(swept.results, folder=tmp_path))
+
+
+def test_view_in_a_notebook(swept):
+    assert swept._repr_html_().count("<tr>") == 1 + min(12, len(swept.frame()))
+    png, size = swept.plot("kept")._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    assert size["width"] == 768
+    with pytest.raises(PlanError, match="'dimensoin' is unknown; choose from dimension, kept"):
+        swept.plot("dimensoin")
+    own = swept.frame()
+    own["dim"] = 0
+    assert (swept.frame()["dim"] > 0).all()
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.01234, "0.0123"), (1.5, "1.5"), (123.4, "123"), (1234567.0, "1,234,567"), (float("nan"), "–")],
+)
+def test_numbers_for_reading(value, text):
+    assert number(value) == text
+
+
+def test_bytes_differences_and_long_texts():
+    assert [bytes_text(v) for v in (24, 1024, 1536, 3 * 2**30)] == ["24 B", "1 KiB", "1.5 KiB", "3 GiB"]
+    assert [signed(v) for v in (0.0012, -0.0004, -0.02)] == ["+0.001", "0.000", "-0.020"]
+    assert len(shorten("word " * 40)) <= 44
