@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.data.sets import RetrievalSet
 from toolkit.errors import ResultsError
-from toolkit.experiment.setting import Setting
+from toolkit.experiment.setting import Setting, rescore_stages
 from toolkit.experiment.store import RawStore
 from toolkit.measure.quality import METRICS, evaluate, overlap
 from toolkit.measure.statistics import mean_intervals, paired_differences
@@ -155,6 +155,9 @@ def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, ob
             "index_bytes": index_bytes,
             "bytes_per_vector": bytes_per_vector(index_bytes, documents),
             "gb_per_million": gb_per_million(index_bytes, documents),
+            "disk_bytes_per_vector": float(
+                max((4 * dim for dim, _ in rescore_stages(setting.rescore)), default=0)
+            ),
             "factory": build["factory"],
         }
     )
@@ -164,11 +167,13 @@ def latency(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Single queries in ms at the plan's first thread count, batched queries a second at its last."""
     single_ms, last = samples["single_ms_0"], max(name for name in samples if name.startswith("batch_s_"))
     p50, p95, p99 = np.percentile(single_ms, [50, 95, 99])
+    stages = np.median(samples["stage_ms"], axis=(0, 1)) if "stage_ms" in samples else np.ones(1)
     batch_queries = single_ms.shape[1]
     return {
         "p50_ms": p50,
         "p95_ms": p95,
         "p99_ms": p99,
+        "first_stage_share": float(stages[0] / stages.sum()),
         "qps": batch_queries / float(np.median(samples[last])),
         "qps_1_thread": batch_queries / float(np.median(samples["batch_s_0"])),
     }

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolkit.errors import PlanError
-from toolkit.experiment.plan import IndexPlan, RescorePlan, SweepPlan
-from toolkit.experiment.setting import Setting, arguments_text
+from toolkit.experiment.plan import IndexPlan, SweepPlan
+from toolkit.experiment.setting import Setting, arguments_text, rescore_text
 from toolkit.search.factory import BUILD_ARGUMENTS, SEARCH_ARGUMENTS, check_arguments, check_setting
 from toolkit.space import Instruction
 
@@ -62,22 +62,15 @@ def check_grid(builds: Sequence[Build], *, documents: int, k: int) -> None:
             check_arguments(factory, search, known=SEARCH_ARGUMENTS)
 
 
-def rescore_text(rescore: RescorePlan | None, full_dim: int) -> str:
-    """``<dim>x<candidates per k>``, or empty for one stage."""
-    if rescore is None:
-        return ""
-    return f"{full_dim if rescore.dim == 'full' else rescore.dim}x{rescore.candidates}"
-
-
 def _settings(
     plan: SweepPlan, dim: int, precision: str, index: IndexPlan, labels: list[str], full_dim: int
 ) -> list[Setting]:
-    stages: list[RescorePlan | None] = [None]
-    for rescore in plan.rescore:
-        second = full_dim if rescore.dim == "full" else rescore.dim
-        # A second stage that sees no more than the first did cannot change its order.
-        if second > dim or precision != "float32":
-            stages.append(rescore)
+    funnels = [""]
+    for stages in plan.rescore:
+        numbers = [(full_dim if stage.dim == "full" else stage.dim, stage.candidates) for stage in stages]
+        # A stage that sees no more of a vector than the one before it cannot change the order.
+        if numbers[-1][0] > dim or precision != "float32":
+            funnels.append(rescore_text(numbers))
     return [
         Setting(
             dim=dim,
@@ -85,10 +78,10 @@ def _settings(
             index=index.factory,
             build_args=arguments_text(index.build),
             search_args=arguments_text(search),
-            rescore=rescore_text(rescore, full_dim),
+            rescore=funnel,
             instruction=label,
         )
         for label in labels
         for search in index.searches
-        for rescore in stages
+        for funnel in funnels
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -15,22 +16,39 @@ import numpy as np
 from toolkit.experiment.grid import Build
 from toolkit.experiment.index_shelf import IndexShelf
 from toolkit.experiment.plan import SweepPlan, TimingPlan
-from toolkit.experiment.setting import Setting
+from toolkit.experiment.setting import Setting, rescore_stages
 from toolkit.experiment.store import RawStore
 from toolkit.measure.timing import Timed, interleaved
 from toolkit.progress import progress_bar
 from toolkit.search.exact_cpu import available_cores
 from toolkit.search.faiss_index import BuiltIndex, threads
 from toolkit.search.family import IndexFamily
+from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 
 
 @dataclass(frozen=True)
 class Searchable:
-    """The vectors of a sweep: the corpus, and the queries by instruction label."""
+    """The vectors of a sweep: the corpus, and the queries by instruction label.
+
+    A corpus that is rescored is memory-mapped: later stages read single rows of it from its file.
+    """
 
     corpus: Vectors
     queries: Mapping[str, Vectors]
+
+    @cached_property
+    def _rescorers(self) -> dict[int, Rescorer]:
+        return {}
+
+    def funnel(self, built: BuiltIndex, setting: Setting) -> Funnel:
+        """A setting's first index with its later stages, whose norms are worked out once a dimension."""
+        stages = []
+        for dim, candidates in rescore_stages(setting.rescore):
+            if dim not in self._rescorers:
+                self._rescorers[dim] = Rescorer(self.corpus, dim)
+            stages.append(Stage(self._rescorers[dim], candidates))
+        return Funnel(built, stages, search_args=setting.search_args)
 
 
 def search_grid(
@@ -59,7 +77,7 @@ def time_smaller(
         documents = max(plan.k, round(len(vectors.corpus) * fraction))
         part = store.part(f"{documents}-documents")
         drawn = np.random.default_rng(plan.seed).permutation(len(vectors.corpus))[:documents]
-        smaller = Searchable(vectors.corpus.take(np.sort(drawn)), vectors.queries)
+        smaller = Searchable(part.mapped(vectors.corpus.take(np.sort(drawn))), vectors.queries)
         search_grid(part, builds, smaller, plan=plan, progress=progress)
         stores[documents] = part
     return stores
@@ -91,9 +109,15 @@ def _build(store: RawStore, shelf: IndexShelf, family: IndexFamily, build: Build
 def _search(store: RawStore, built: BuiltIndex, build: Build, vectors: Searchable, *, k: int) -> None:
     with threads(available_cores()):
         for setting in build.settings:
-            if store.neighbours(setting) is None:
-                queries = vectors.queries[setting.instruction].at(build.dim)
-                store.save_neighbours(setting, built.search(queries, k, setting.search_args))
+            if store.neighbours(setting) is not None:
+                continue
+            queries = vectors.queries[setting.instruction]
+            if setting.rescore:
+                funnel = vectors.funnel(built, setting)
+                found, _ = funnel.search(funnel.prepare(queries.rows), k)
+            else:
+                found = built.search(queries.at(build.dim), k, setting.search_args)
+            store.save_neighbours(setting, found)
 
 
 def _time(
@@ -115,12 +139,19 @@ def _time(
             for group in shelf.groups([build.slug for build in builds if lacking[build] > turn]):
                 loaded = {build: shelf.get(build.slug) for build in builds if build.slug in group}
                 timed = {
-                    search: Timed(built.bare_search(plan.k, search.search_args), truncate(some, build.dim))
+                    search: _timed(built, search, vectors, some, k=plan.k)
                     for build, built in loaded.items()
                     for search in build.searches
                 }
                 _time_one_round(store, timed, timing, seed=plan.seed + turn)
                 bar.update(len(loaded))
+
+
+def _timed(built: BuiltIndex, search: Setting, vectors: Searchable, queries: np.ndarray, *, k: int) -> Timed:
+    if not search.rescore:
+        return Timed(built.bare_search(k, search.search_args), truncate(queries, built.dim))
+    funnel = vectors.funnel(built, search)
+    return Timed(funnel.bare_search(k), funnel.prepare(queries))
 
 
 def _rounds(store: RawStore, build: Build) -> int:
@@ -138,5 +169,15 @@ def _time_one_round(
                     f"single_ms_{place}": samples.single_ms,
                     f"batch_s_{place}": samples.batch_s,
                 }
+            if place == 0:
+                for search, one in timed.items():
+                    if search.rescore:
+                        fresh[search]["stage_ms"] = _stage_ms(one)
     for search, samples in fresh.items():
         store.add_timing(search, samples)
+
+
+def _stage_ms(timed: Timed) -> np.ndarray:
+    """Milliseconds of each stage for each query searched alone: (1, queries, stages)."""
+    queries = timed.queries
+    return 1e3 * np.array([[timed.search(queries[i : i + 1])[1] for i in range(len(queries))]])

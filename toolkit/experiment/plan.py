@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
@@ -43,16 +44,17 @@ class IndexPlan(_Plan):
             return self.search
         if "HNSW" in self.factory:
             return [{"efSearch": width} for width in (16, 32, 64, 128)]
-        if "IVF" in self.factory:
-            return [{"nprobe": lists} for lists in (1, 4, 16, 64)]
+        lists = re.search(r"IVF(\d+)", self.factory)
+        if lists:
+            return [{"nprobe": probed} for probed in (1, 4, 16, 64) if probed <= int(lists[1])]
         return [{}]
 
 
-class RescorePlan(_Plan):
-    """A second stage: the first stage's best candidates, scored again exactly.
+class StagePlan(_Plan):
+    """A later stage of a search: the best candidates of the stage before it, scored again exactly.
 
-    dim : dimension of the second stage; ``"full"`` is the model's.
-    candidates : how many the first stage hands on, as a multiple of k.
+    dim : dimension of this stage; ``"full"`` is the model's.
+    candidates : how many it is handed, as a multiple of k.
     """
 
     dim: Annotated[int, Field(ge=1)] | Literal["full"] = "full"
@@ -82,7 +84,8 @@ class SweepPlan(_Plan):
     data : a spec (``builtin``, ``beir:<folder>``, ``pairs:<file>``, ``mteb:<task>``).
     dims : embedding dimensions, or ``"auto"``: 32, 48, 64, 96, .. up to the full one.
     instructions : ``default`` is the model's own, ``none`` no instruction, else the text.
-    rescore : second stages to try beside plain one-stage search.
+    rescore : later stages to try beside plain one-stage search: ``{dim = "full", candidates = 4}``, or a
+        list of such stages for a longer funnel. They read float32 rows from a memory-mapped file.
     k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100.
     max_queries : larger sets are sampled to this many queries, with `seed`.
     """
@@ -93,7 +96,7 @@ class SweepPlan(_Plan):
     precisions: Annotated[list[Precision], Field(min_length=1)] = ["float32"]
     indexes: Annotated[list[IndexPlan], Field(min_length=1)] = [IndexPlan(factory="Flat")]
     instructions: Annotated[list[str], Field(min_length=1)] = ["default"]
-    rescore: list[RescorePlan] = Field(default_factory=list)
+    rescore: list[Annotated[list[StagePlan], Field(min_length=1)]] = Field(default_factory=list)
     k: Annotated[int, Field(ge=10)] = 100
     max_queries: Annotated[int, Field(ge=2)] = 2_000
     timing: TimingPlan = Field(default_factory=TimingPlan)
@@ -105,6 +108,14 @@ class SweepPlan(_Plan):
         """A bare factory string stands for an index with default arguments."""
         if isinstance(value, list):
             return [{"factory": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("rescore", mode="before")
+    @classmethod
+    def _stage_alone(cls, value: Any) -> Any:  # noqa: ANN401
+        """A stage that stands alone is a funnel of one."""
+        if isinstance(value, list):
+            return [[item] if isinstance(item, dict | StagePlan) else item for item in value]
         return value
 
     @field_validator("embedder")
@@ -122,16 +133,16 @@ class SweepPlan(_Plan):
     def dims_within(self, full_dim: int) -> list[int]:
         """The plan's dimensions, ascending; the full one is always among them.
 
-        Raises DimensionError for one beyond `full_dim`.
+        Raises DimensionError for one beyond `full_dim`, a later stage's included.
         """
-        if self.dims == "auto":
-            return auto_dims(full_dim)
-        beyond = [dim for dim in self.dims if dim > full_dim]
+        named = [] if self.dims == "auto" else self.dims
+        later = [stage.dim for stages in self.rescore for stage in stages if stage.dim != "full"]
+        beyond = [dim for dim in [*named, *later] if dim > full_dim]
         if beyond:
             raise DimensionError(
                 f"dimension {beyond[0]} is outside the embedder's range; choose 1..{full_dim}"
             )
-        return sorted({*self.dims, full_dim})
+        return sorted({*named, full_dim}) if named else auto_dims(full_dim)
 
     def dims_for(self, space: EmbeddingSpace) -> list[int]:
         """`dims_within` a model's range, with a warning for each one named that it was not trained for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 
@@ -15,7 +15,7 @@ class Setting:
     precision : how stored vectors are encoded, ``float32`` .. ``binary``.
     index : the FAISS index as the plan names it.
     build_args, search_args : ``name=value`` pairs joined by commas; empty for the defaults.
-    rescore : empty, or ``<dim>x<candidates per k>`` of the second stage.
+    rescore : empty, or ``<dim>x<candidates per k>`` of each later stage, joined by ``>``.
     instruction : ``default``, ``none`` or the text.
     """
 
@@ -56,3 +56,14 @@ class Setting:
 def arguments_text(arguments: Mapping[str, int]) -> str:
     """``{"efSearch": 64}`` as ``efSearch=64``, in a stable order."""
     return ",".join(f"{name}={value}" for name, value in sorted(arguments.items()))
+
+
+def rescore_text(stages: Sequence[tuple[int, int]]) -> str:
+    """(dimension, candidates per k) of each later stage as ``128x10>384x4``."""
+    return ">".join(f"{dim}x{candidates}" for dim, candidates in stages)
+
+
+def rescore_stages(text: str) -> list[tuple[int, int]]:
+    """`rescore_text` read back."""
+    stages = (stage.split("x") for stage in text.split(">") if stage)
+    return [(int(dim), int(candidates)) for dim, candidates in stages]

@@ -24,6 +24,7 @@ from toolkit.errors import ResultsError
 from toolkit.experiment.setting import Setting
 from toolkit.files import write_atomically
 from toolkit.search.neighbours import Neighbours
+from toolkit.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class RawStore:
         """A store of its own inside this one, under the same identity."""
         (self.folder / name).mkdir(exist_ok=True)
         return RawStore(self.folder / name)
+
+    def mapped(self, vectors: Vectors) -> Vectors:
+        """The same vectors, memory-mapped from a file of this store."""
+        path = self.folder / "corpus.npy"
+        np.save(path, vectors.rows)
+        return Vectors.open(path)
 
     def neighbours(self, setting: Setting) -> Neighbours | None:
         """The neighbours found at a setting, if they were saved."""

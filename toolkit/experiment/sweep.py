@@ -72,7 +72,7 @@ def run_sweep(
         "seed": plan.seed,
     }
     store = RawStore.create(out, identity, resume=resume)
-    corpus = _embed_corpus(embedder, data, store, cache=cache, progress=progress)
+    corpus = _embed_corpus(embedder, data, store, rescored=bool(plan.rescore), cache=cache, progress=progress)
     queries = {
         label: embed_texts(
             embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress
@@ -123,12 +123,19 @@ def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
 
 
 def _embed_corpus(
-    embedder: Embedder, data: RetrievalSet, store: RawStore, *, cache: VectorCache, progress: bool
+    embedder: Embedder,
+    data: RetrievalSet,
+    store: RawStore,
+    *,
+    rescored: bool,
+    cache: VectorCache,
+    progress: bool,
 ) -> Vectors:
+    """The corpus in memory, or mapped from a file where it is large or later stages read it there."""
     import psutil
 
     size_bytes = len(data.docs) * embedder.space.full_dim * 4
-    mapped = size_bytes > _MEMORY_SHARE * psutil.virtual_memory().available
+    mapped = rescored or size_bytes > _MEMORY_SHARE * psutil.virtual_memory().available
     return embed_texts(
         embedder,
         data.docs,
