@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _BLOCK_ROWS = 512
 _QUERY_CHUNK = 256
+_ROUND_GROWTH = 4
 _WORST = np.int64(np.iinfo(np.int64).max)
 
 
@@ -43,22 +44,43 @@ def scan(
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """{dim: (rows (q, k) int64, scores (q, k) float32)}; scores lack the query's norm."""
     block_rows = compute.block_rows or _BLOCK_ROWS
-    blocks = -(-len(corpus) // block_rows)
-    workers = min(compute.threads or available_cores(), blocks)
-    # Contiguous ranges: within one, later rows are higher rows, so an equal score never displaces.
-    edges = [min(len(corpus), round(blocks * i / workers) * block_rows) for i in range(workers + 1)]
+    workers = min(compute.threads or available_cores(), -(-len(corpus) // block_rows))
+    best = {dim: np.empty((len(queries), 0), dtype=np.int64) for dim in dims}
+    floors = {dim: np.full((len(queries), 1), -np.inf, dtype=np.float32) for dim in dims}
 
     def work(span: tuple[int, int]) -> dict[int, np.ndarray]:
-        return _scan_range(corpus, queries, dims, span, k=k, block_rows=block_rows, progress=progress)
+        return _scan_range(corpus, queries, floors, span, k=k, block_rows=block_rows, progress=progress)
+
+    def merge(dim: int) -> None:
+        keys = np.concatenate([best[dim], *(part[dim] for part in parts)], axis=1)
+        if keys.shape[1] >= k:
+            best[dim] = np.partition(keys, k - 1, axis=1)[:, :k]
+            floors[dim] = _floor_of(best[dim][:, k - 1, None])
+        else:
+            best[dim] = keys
 
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(work, itertools.pairwise(edges)))
+        for lo, hi in _rounds(len(corpus), workers * block_rows):
+            blocks = -(-(hi - lo) // block_rows)
+            edges = [min(hi, lo + blocks * i // workers * block_rows) for i in range(workers + 1)]
+            parts = list(pool.map(work, itertools.pairwise(edges)))
+            list(pool.map(merge, dims))
     found = {}
     for dim in dims:
-        keys = np.concatenate([part[dim] for part in parts], axis=1)
-        keys = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
+        keys = np.sort(best[dim], axis=1)
         found[dim] = (_rows_of(keys), _scores_of(keys))
     return found
+
+
+def _rounds(rows: int, first: int) -> Iterator[tuple[int, int]]:
+    """Spans of rising length. After each, all workers share the floor that all rows so far have set:
+    left to itself, each of many workers would collect as many candidates as one alone.
+    """
+    lo = 0
+    while lo < rows:
+        hi = min(rows, max(first, _ROUND_GROWTH * lo))
+        yield lo, hi
+        lo = hi
 
 
 def available_cores() -> int:
@@ -69,16 +91,17 @@ def available_cores() -> int:
 def _scan_range(
     corpus: np.ndarray,
     queries: np.ndarray,
-    dims: list[int],
+    floors: dict[int, np.ndarray],
     span: tuple[int, int],
     *,
     k: int,
     block_rows: int,
     progress: Callable[[int], object] | None,
 ) -> dict[int, np.ndarray]:
-    """Best keys (q, k) at each dimension among rows span[0]..span[1]."""
+    """Best keys above the floors (q, up to k) at each dimension among rows span[0]..span[1]."""
+    dims = list(floors)
     chunks = [slice(at, at + _QUERY_CHUNK) for at in range(0, len(queries), _QUERY_CHUNK)]
-    best = [[_Best(len(queries[chunk]), k) for _ in dims] for chunk in chunks]
+    best = [[_Best(floors[dim][chunk], k) for dim in dims] for chunk in chunks]
     room = min(_QUERY_CHUNK, len(queries)) * block_rows
     sums, addend, above = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(room, bool)
     for start in range(span[0], span[1], block_rows):
@@ -136,18 +159,18 @@ class _Best:
     newcomers makes a settling due each time the rows seen have about doubled.
     """
 
-    def __init__(self, queries: int, k: int) -> None:
+    def __init__(self, floor: np.ndarray, k: int) -> None:
         self._k = k
-        self._keys = np.full((queries, 2 * k), _WORST)
-        self._filled = np.zeros(queries, dtype=np.int64)
-        # What a newcomer must exceed: the k-th best score at the last settling.
-        self._floor = np.full((queries, 1), -np.inf, dtype=np.float32)
+        self._keys = np.full((len(floor), 2 * k), _WORST)
+        self._filled = np.zeros(len(floor), dtype=np.int64)
+        # What a newcomer must exceed (q, 1): the k-th best score at the last settling.
+        self._floor = floor.copy()
 
     def offer(self, scores: np.ndarray, first_row: int, mask: np.ndarray) -> None:
         """Take what lies above the floor from scores (q, rows); `mask` is scratch of that shape."""
         width = scores.shape[1]
-        if width > self._k and not self._filled.any():
-            # In the first block everything is above the floor; its own k-th best is a better one.
+        if width > self._k and np.isneginf(self._floor[0, 0]):
+            # In the very first block everything is above the floor; its own k-th best is a better one.
             kth = np.partition(scores, width - self._k, axis=1)[:, width - self._k, None]
             np.nextafter(kth, -np.inf, out=self._floor, dtype=np.float32)
         np.greater(scores, self._floor, out=mask)
@@ -188,8 +211,9 @@ class _Best:
     def _forget_rest(self) -> None:
         self._keys[:, self._k :] = _WORST
         np.minimum(self._filled, self._k, out=self._filled)
-        kth = _scores_of(self._keys[:, self._k - 1])
-        np.copyto(self._floor[:, 0], kth, where=self._filled == self._k)
+        np.copyto(
+            self._floor, _floor_of(self._keys[:, self._k - 1, None]), where=self._filled[:, None] == self._k
+        )
 
 
 def _keys_of(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -205,6 +229,11 @@ def _keys_of(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _scores_of(keys: np.ndarray) -> np.ndarray:
     ascending = ~(keys >> 32).astype(np.int32)
     return (ascending ^ ((ascending >> 31) & np.int32(0x7FFF_FFFF))).view(np.float32)
+
+
+def _floor_of(kth: np.ndarray) -> np.ndarray:
+    """The score of each k-th best key; -inf where fewer than k rows were seen."""
+    return np.where(kth == _WORST, np.float32(-np.inf), _scores_of(kth))
 
 
 def _rows_of(keys: np.ndarray) -> np.ndarray:
