@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
 
 import torch
 
 from toolkit.embed.packed.precision import Arithmetic
-from toolkit.embed.packed.reference import Keys, Rotary
+from toolkit.embed.packed.reference import Keys, Queries, Rotary
 from toolkit.embed.packed.weights import LayerWeights, Weights
 
 
@@ -32,23 +31,20 @@ class Batch:
     starts: torch.Tensor
     last_rows: torch.Tensor
     lengths: Sequence[int]
-    tiles: tuple[Any, torch.Tensor] | None = None
+    tiles: torch.Tensor | None = None
 
 
 class Decoder:
     """A Qwen3 decoder with its buffers; one pass at a time.
 
     ops : `reference` or `kernels`.
-    small : `small`, for packs of a few dozen tokens, or None.
     """
 
-    def __init__(
-        self, weights: Weights, arithmetic: Arithmetic, ops: ModuleType, *, small: ModuleType | None = None
-    ) -> None:
+    def __init__(self, weights: Weights, arithmetic: Arithmetic, ops: ModuleType) -> None:
         shape = weights.shape
         self.shape = shape
         self._arithmetic = arithmetic
-        self._ops, self._small = ops, small
+        self._ops = ops
         self._embedding, self._final_norm = weights.embedding, weights.final_norm
         self._layers = tuple(_with_matrices(layer, arithmetic) for layer in weights.layers)
         self._rotary = Rotary.of(
@@ -56,11 +52,6 @@ class Decoder:
             head_dim=shape.head_dim,
             theta=shape.rope_theta,
             device=weights.embedding.device,
-        )
-        # Programmatic dependent launch came with Hopper.
-        self._early_launch = self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= (
-            9,
-            0,
         )
         self.reserved = 0
 
@@ -88,8 +79,6 @@ class Decoder:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """(n, hidden) float32 unit rows of the texts in `batch`, which must fit what is reserved."""
         total = len(batch.tokens)
-        if self._small is not None and total <= self._small.MAX_TOKENS:
-            return self._finish(self._small_pass(batch)[batch.last_rows])
         x = torch.index_select(self._embedding, 0, batch.tokens, out=self._x[:total])
         delta = None
         for layer in self._layers[:-1]:
@@ -97,26 +86,9 @@ class Decoder:
         x, delta = self._last_layer(self._layers[-1], x, delta, batch)
         if delta is not None:
             x = x + delta
-        return self._finish(x)
-
-    def _finish(self, x: torch.Tensor) -> torch.Tensor:
         states = torch.empty_like(x)
         self._ops.rms_norm(x, self._final_norm, self.shape.norm_eps, out=states)
         return torch.nn.functional.normalize(states.float(), dim=-1)
-
-    def _small_pass(self, batch: Batch) -> torch.Tensor:
-        x = torch.index_select(self._embedding, 0, batch.tokens)
-        for layer in self._layers:
-            self._small.layer_pass(
-                layer,
-                self.shape,
-                self._rotary,
-                x=x,
-                places=batch.places,
-                starts=batch.starts,
-                early=self._early_launch,
-            )
-        return x
 
     def _layer(
         self, layer: LayerWeights, x: torch.Tensor, delta: torch.Tensor | None, batch: Batch
@@ -124,7 +96,6 @@ class Decoder:
         shape, arithmetic = self.shape, self._arithmetic
         qkv = self._qkv[: len(x)]
         arithmetic.multiply(arithmetic.norm(x, delta, layer.input_norm), layer.qkv, out=qkv)
-        self._rotate(layer, qkv, (shape.heads, shape.kv_heads), batch.places)
         keys = Keys(
             qkv,
             shape.q_width,
@@ -133,14 +104,8 @@ class Decoder:
             batch.lengths,
             batch.tiles,
         )
-        attended = self._ops.attend(
-            qkv[:, : shape.q_width],
-            keys,
-            batch.starts,
-            ends=None,
-            head_dim=shape.head_dim,
-            out=self._attended[: len(x)],
-        )
+        queries = Queries(qkv[:, : shape.q_width], layer.q_norm, batch.starts)
+        attended = self._attend(layer, queries, keys, batch.places, out=self._attended[: len(x)])
         return self._mlp(layer, x, arithmetic.add(arithmetic.rows(attended), layer.out, x))
 
     def _last_layer(
@@ -151,18 +116,11 @@ class Decoder:
         # The buffer of all three is large enough, and free: narrow rows of keys and values lie in it densely.
         kv = self._qkv.view(-1)[: len(x) * 2 * shape.kv_width].view(len(x), 2 * shape.kv_width)
         arithmetic.multiply(normed, layer.qkv[shape.q_width :], out=kv)
-        self._rotate(layer, kv, (0, shape.kv_heads), batch.places)
-        queries = x.new_empty(len(chosen), shape.q_width)
-        arithmetic.multiply(arithmetic.pick(normed, chosen), layer.qkv[: shape.q_width], out=queries)
-        self._rotate(layer, queries, (shape.heads, 0), batch.places[chosen])
-        attended = self._ops.attend(
-            queries,
-            Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths),
-            batch.starts[chosen],
-            ends=chosen,
-            head_dim=shape.head_dim,
-            out=torch.empty_like(queries),
-        )
+        asking = x.new_empty(len(chosen), shape.q_width)
+        arithmetic.multiply(arithmetic.pick(normed, chosen), layer.qkv[: shape.q_width], out=asking)
+        keys = Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths)
+        queries = Queries(asking, layer.q_norm, batch.starts[chosen], chosen)
+        attended = self._attend(layer, queries, keys, batch.places, out=torch.empty_like(asking))
         x = x[chosen]
         return x, self._mlp(layer, x, arithmetic.add(arithmetic.rows(attended), layer.out, x))
 
@@ -172,18 +130,12 @@ class Decoder:
         arithmetic.multiply(arithmetic.norm(x, delta, layer.mlp_norm), layer.gate_up, out=gate_up)
         return arithmetic.add(arithmetic.gated(gate_up), layer.down, x)
 
-    def _rotate(
-        self, layer: LayerWeights, rows: torch.Tensor, heads: tuple[int, int], places: torch.Tensor
-    ) -> None:
-        self._ops.rotate(
-            rows,
-            layer.q_norm,
-            layer.k_norm,
-            self.shape.norm_eps,
-            heads=heads,
-            rotary=self._rotary,
-            places=places,
-        )
+    def _attend(
+        self, layer: LayerWeights, queries: Queries, keys: Keys, places: torch.Tensor, *, out: torch.Tensor
+    ) -> torch.Tensor:
+        eps, rotary = self.shape.norm_eps, self._rotary
+        self._ops.rotate_keys(keys, layer.k_norm, eps, rotary=rotary, places=places)
+        return self._ops.attend(queries, keys, eps, rotary=rotary, out=out)
 
 
 def _with_matrices(layer: LayerWeights, arithmetic: Arithmetic) -> LayerWeights:

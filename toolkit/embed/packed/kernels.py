@@ -6,45 +6,34 @@ or the lengths of texts, and no empty blocks are launched. Compiled kernels are 
 (TRITON_CACHE_DIR, by default ~/.triton).
 """
 
-# ruff: noqa: ANN001, N803 - kernel arguments have no Python types; constants are upper case
+# ruff: noqa: ANN001, N803, N806 - kernel arguments have no Python types; constants are upper case
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from toolkit.embed.packed.reference import FP8_MAX, Keys, Rotary
+from toolkit.embed.packed.reference import FP8_MAX, Keys, Queries, Rotary
 
 _LOG2_E = math.log2(math.e)
 _FP8_MAX = tl.constexpr(FP8_MAX)
+# Attention: queries (positions x heads that share keys) and keys worked on at once, warps, pipeline depth.
+# By measurement on an H200.
+_Q_TILE, _K_TILE, _WARPS, _STAGES = 128, 64, 8, 3
+_MOST_SHARED = 4  # query heads in one tile
 
 
-@dataclass(frozen=True)
-class AttentionTile:
-    """Queries and keys worked on at once, warps, pipeline depth."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
+def tile_positions(heads: int, kv_heads: int) -> int:
+    """How many tokens a tile of attention covers: what `Keys.tiles` may hold at most."""
+    return _Q_TILE // _shared_heads(heads // kv_heads)
 
 
-# By measurement on an H200: the wide one wins where most keys need no mask.
-SHORT_TEXTS = AttentionTile(64, 64, 4, 3)
-LONG_TEXTS = AttentionTile(128, 128, 8, 3)
-_LONG_FROM = 512
-
-
-def attention_tile(lengths: np.ndarray) -> AttentionTile:
-    """What suits texts of these token counts: judged by the length a typical token's text has."""
-    typical = float(np.square(lengths, dtype=np.float64).sum() / lengths.sum())
-    return LONG_TEXTS if typical >= _LONG_FROM else SHORT_TEXTS
+def _shared_heads(group: int) -> int:
+    return math.gcd(group, _MOST_SHARED)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:
@@ -55,75 +44,61 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Te
     return out
 
 
-def rotate(
-    rows: torch.Tensor,
-    q_norm: torch.Tensor,
-    k_norm: torch.Tensor,
-    eps: float,
-    *,
-    heads: tuple[int, int],
-    rotary: Rotary,
-    places: torch.Tensor,
-) -> None:
-    """As `reference.rotate`."""
-    q_heads, k_heads = heads
-    group = math.gcd(math.gcd(q_heads, k_heads), 8)
-    grid = (len(rows), (q_heads + k_heads) // group)
-    _rotate[grid](
-        rows,
-        q_norm,
-        k_norm,
+def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, places: torch.Tensor) -> None:
+    """As `reference.rotate_keys`."""
+    group = math.gcd(keys.kv_heads, 8)
+    _rotate_keys[(len(keys.buffer), keys.kv_heads // group)](
+        keys.buffer,
+        norm,
         rotary.cos,
         rotary.sin,
         places,
-        rows.stride(0),
-        q_heads // group,
+        keys.buffer.stride(0),
+        keys.k_column,
         eps,
         GROUP=group,
-        HALF=q_norm.shape[0] // 2,
+        HALF=norm.shape[0] // 2,
         num_warps=2,
     )
 
 
-def attend(
-    queries: torch.Tensor,
-    keys: Keys,
-    starts: torch.Tensor,
-    *,
-    ends: torch.Tensor | None,
-    head_dim: int,
-    out: torch.Tensor,
-) -> torch.Tensor:
+def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
     """As `reference.attend`. With ``keys.tiles`` a program takes each of those runs of rows."""
-    rows = len(queries)
-    heads = queries.shape[1] // head_dim
-    tile, table = (SHORT_TEXTS, None) if ends is not None or keys.tiles is None else keys.tiles
-    count = triton.cdiv(rows, tile.queries) if table is None else len(table)
+    rows, head_dim = len(queries.rows), queries.norm.shape[0]
+    heads = queries.rows.shape[1] // head_dim
+    shared = _shared_heads(heads // keys.kv_heads)
+    tiles, ends = keys.tiles, queries.ends
+    count = triton.cdiv(rows, _Q_TILE // shared) if tiles is None else len(tiles)
     buffer = TensorDescriptor(
-        keys.buffer, list(keys.buffer.shape), list(keys.buffer.stride()), [tile.keys, head_dim]
+        keys.buffer, list(keys.buffer.shape), list(keys.buffer.stride()), [_K_TILE, head_dim]
     )
-    _attend[(count * heads,)](
-        queries,
+    _attend[(count * (heads // shared),)](
+        queries.rows,
+        queries.norm,
+        rotary.cos,
+        rotary.sin,
         buffer,
         out,
-        starts,
-        starts if ends is None else ends,
-        starts if table is None else table,
+        queries.starts,
+        queries.starts if ends is None else ends,
+        queries.starts if tiles is None else tiles,
         rows,
-        queries.stride(0),
+        queries.rows.stride(0),
         out.stride(0),
-        heads,
-        heads // keys.kv_heads,
+        heads // shared,
+        heads // keys.kv_heads // shared,
         keys.k_column,
         keys.v_column,
+        eps,
         _LOG2_E / math.sqrt(head_dim),
         OWN_ROW=ends is None,
-        TABLE=table is not None,
+        TABLE=tiles is not None,
         HEAD_DIM=head_dim,
-        Q_TILE=tile.queries,
-        K_TILE=tile.keys,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        SHARED=shared,
+        Q_TILE=_Q_TILE,
+        K_TILE=_K_TILE,
+        num_warps=_WARPS,
+        num_stages=_STAGES,
     )
     return out
 
@@ -192,41 +167,49 @@ def _rms_norm(x_ptr, weight_ptr, out_ptr, width, eps, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _rotate(
+def _rotated(low_ptr, norm_ptr, cos, sin, eps, HALF: tl.constexpr):
+    """Both halves of heads, normalised and rotated; `low_ptr` is (heads, HALF)."""
+    half = tl.arange(0, HALF)
+    low = tl.load(low_ptr).to(tl.float32)
+    high = tl.load(low_ptr + HALF).to(tl.float32)
+    squares = tl.sum(low * low, axis=1) + tl.sum(high * high, axis=1)
+    scale = tl.rsqrt(squares / (2 * HALF) + eps)[:, None]
+    low = low * scale * tl.load(norm_ptr + half).to(tl.float32)[None, :]
+    high = high * scale * tl.load(norm_ptr + HALF + half).to(tl.float32)[None, :]
+    return low * cos - high * sin, high * cos + low * sin
+
+
+@triton.jit
+def _rotate_keys(
     rows_ptr,
-    q_norm_ptr,
-    k_norm_ptr,
+    norm_ptr,
     cos_ptr,
     sin_ptr,
     places_ptr,
     stride,
-    q_groups,
+    column,
     eps,
     GROUP: tl.constexpr,
     HALF: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    group = tl.program_id(1)
+    heads = tl.program_id(1) * GROUP + tl.arange(0, GROUP)
     half = tl.arange(0, HALF)
-    heads = group * GROUP + tl.arange(0, GROUP)
-    low_ptr = rows_ptr + row * stride + heads[:, None] * (2 * HALF) + half[None, :]
-    low = tl.load(low_ptr).to(tl.float32)
-    high = tl.load(low_ptr + HALF).to(tl.float32)
-    weight_ptr = q_norm_ptr if group < q_groups else k_norm_ptr
-    squares = tl.sum(low * low, axis=1) + tl.sum(high * high, axis=1)
-    scale = tl.rsqrt(squares / (2 * HALF) + eps)[:, None]
-    low = low * scale * tl.load(weight_ptr + half).to(tl.float32)[None, :]
-    high = high * scale * tl.load(weight_ptr + HALF + half).to(tl.float32)[None, :]
     place = tl.load(places_ptr + row).to(tl.int64)
     cos = tl.load(cos_ptr + place * HALF + half)[None, :]
     sin = tl.load(sin_ptr + place * HALF + half)[None, :]
-    tl.store(low_ptr, (low * cos - high * sin).to(rows_ptr.dtype.element_ty))
-    tl.store(low_ptr + HALF, (high * cos + low * sin).to(rows_ptr.dtype.element_ty))
+    low_ptr = rows_ptr + row * stride + column + heads[:, None] * (2 * HALF) + half[None, :]
+    low, high = _rotated(low_ptr, norm_ptr, cos, sin, eps, HALF)
+    tl.store(low_ptr, low.to(rows_ptr.dtype.element_ty))
+    tl.store(low_ptr + HALF, high.to(rows_ptr.dtype.element_ty))
 
 
 @triton.jit
 def _attend(
     queries_ptr,
+    norm_ptr,
+    cos_ptr,
+    sin_ptr,
     keys,
     out_ptr,
     starts_ptr,
@@ -235,44 +218,52 @@ def _attend(
     n_rows,
     q_stride,
     out_stride,
-    n_heads,
-    heads_a_key,
+    bundles,
+    bundles_a_key,
     k_column,
     v_column,
+    eps,
     scale_log2,
     OWN_ROW: tl.constexpr,
     TABLE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
+    SHARED: tl.constexpr,
     Q_TILE: tl.constexpr,
     K_TILE: tl.constexpr,
 ):
-    # Heads vary fastest, so that those sharing keys run together.
+    # A bundle is SHARED query heads that see the same keys; row r of the tile is position r // SHARED.
+    # Bundles vary fastest, so that the same rows of keys are in use at the same time.
     program = tl.program_id(0)
-    head = program % n_heads
-    tile = program // n_heads
-    key_head = head // heads_a_key
-    k_column += key_head * HEAD_DIM
-    v_column += key_head * HEAD_DIM
+    bundle = program % bundles
+    tile = program // bundles
+    k_column += bundle // bundles_a_key * HEAD_DIM
+    v_column += bundle // bundles_a_key * HEAD_DIM
 
     if TABLE:
         begin_row = tl.load(table_ptr + 2 * tile)
         count = tl.load(table_ptr + 2 * tile + 1)
     else:
-        begin_row = tile * Q_TILE
-        count = tl.minimum(n_rows - begin_row, Q_TILE)
+        begin_row = tile * (Q_TILE // SHARED)
+        count = tl.minimum(n_rows - begin_row, Q_TILE // SHARED)
     offsets = tl.arange(0, Q_TILE)
-    inside = offsets < count
-    rows = begin_row + tl.minimum(offsets, count - 1)
+    inside = offsets // SHARED < count
+    rows = begin_row + tl.minimum(offsets // SHARED, count - 1)
+    column = (bundle * SHARED + offsets % SHARED) * HEAD_DIM
     first = tl.load(starts_ptr + rows)
     last = rows if OWN_ROW else tl.load(ends_ptr + rows)
-    columns = tl.arange(0, HEAD_DIM)
-    q = tl.load(queries_ptr + rows[:, None].to(tl.int64) * q_stride + head * HEAD_DIM + columns[None, :])
+
+    HALF: tl.constexpr = HEAD_DIM // 2
+    half = tl.arange(0, HALF)
+    angles = (last - first)[:, None] * HALF + half[None, :]
+    low_ptr = queries_ptr + (rows.to(tl.int64) * q_stride + column)[:, None] + half[None, :]
+    low, high = _rotated(low_ptr, norm_ptr, tl.load(cos_ptr + angles), tl.load(sin_ptr + angles), eps, HALF)
+    q = tl.permute(tl.join(low.to(keys.dtype), high.to(keys.dtype)), (0, 2, 1)).reshape(Q_TILE, HEAD_DIM)
 
     begin = tl.min(first, axis=0)
     end = tl.max(last, axis=0) + 1
     # Keys that every row of the tile sees need no mask.
-    shared = tl.maximum(tl.min(last, axis=0) + 1 - begin, 0) // K_TILE * K_TILE
-    open_end = tl.where(tl.max(first, axis=0) == begin, begin + shared, begin)
+    common = tl.maximum(tl.min(last, axis=0) + 1 - begin, 0) // K_TILE * K_TILE
+    open_end = tl.where(tl.max(first, axis=0) == begin, begin + common, begin)
 
     best = tl.full([Q_TILE], -1.0e30, dtype=tl.float32)
     total = tl.zeros([Q_TILE], dtype=tl.float32)
@@ -301,7 +292,7 @@ def _attend(
         mixed = tl.dot(shares.to(v.dtype), v, mixed * fade[:, None])
         best = better
     mixed = mixed / total[:, None]
-    where = out_ptr + rows[:, None].to(tl.int64) * out_stride + head * HEAD_DIM + columns[None, :]
+    where = out_ptr + (rows.to(tl.int64) * out_stride + column)[:, None] + tl.arange(0, HEAD_DIM)[None, :]
     tl.store(where, mixed.to(out_ptr.dtype.element_ty), mask=inside[:, None])
 
 

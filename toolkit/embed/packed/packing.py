@@ -156,7 +156,7 @@ def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pac
         ids = encode([texts[i] for i in window])
         by_length = sorted(range(len(window)), key=lambda i: -len(ids[i]))
         yield from packer.add([window[i] for i in by_length], [ids[i] for i in by_length])
-        start, packs_a_window = end, min(4 * packs_a_window, 16)
+        start, packs_a_window = end, min(2 * packs_a_window, 4)
     yield from packer.rest()
 
 
@@ -182,6 +182,8 @@ class Tokeniser:
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """One (tokens,) int32 array a text."""
+        if len(texts) == 1:  # without waking a pool of threads
+            return [np.array(self._tokenizer.encode(texts[0]).ids, dtype=np.int32)]
         lists = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
         lengths = [len(ids) for ids in lists]
         flat = np.fromiter(itertools.chain.from_iterable(lists), dtype=np.int32, count=sum(lengths))

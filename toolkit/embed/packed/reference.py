@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention, silu
@@ -36,12 +35,28 @@ class Rotary:
 
 
 @dataclass(frozen=True, eq=False)
+class Queries:
+    """What looks at keys.
+
+    rows : (n, heads x head_dim), as they come from the product.
+    norm : weight of each head's RMS normalisation, (head_dim,).
+    starts : (n,) row of the first key that a query sees, the first token of its text.
+    ends : (n,) row of the last key that it sees, its own; None where query i is row i.
+    """
+
+    rows: torch.Tensor
+    norm: torch.Tensor
+    starts: torch.Tensor
+    ends: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Keys:
-    """What queries look at: keys and values side by side in one buffer, texts end to end.
+    """What queries look at: rotated keys and values side by side in one buffer, texts end to end.
 
     buffer : (t, width); keys start at column `k_column`, values at `v_column`.
     lengths : tokens of each text, filler left out; empty when only kernels look (they need no lengths).
-    tiles : for the kernels, the size of an attention tile and the (m, 2) runs of query rows; or None.
+    tiles : for the kernels, (m, 2) runs of query rows that a program takes; None for equal runs.
     """
 
     buffer: torch.Tensor
@@ -49,7 +64,7 @@ class Keys:
     v_column: int
     kv_heads: int
     lengths: Sequence[int]
-    tiles: tuple[Any, torch.Tensor] | None = None
+    tiles: torch.Tensor | None = None
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:
@@ -57,66 +72,43 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Te
     return out.copy_(_normed(x, weight, eps))
 
 
-def rotate(
-    rows: torch.Tensor,
-    q_norm: torch.Tensor,
-    k_norm: torch.Tensor,
-    eps: float,
-    *,
-    heads: tuple[int, int],
-    rotary: Rotary,
-    places: torch.Tensor,
-) -> None:
-    """Normalise and rotate, in place, the `heads` = (query, key) heads that each row begins with."""
-    head_dim = q_norm.shape[0]
-    cos, sin = rotary.cos[places][:, None, :], rotary.sin[places][:, None, :]
-    column = 0
-    for count, weight in zip(heads, (q_norm, k_norm), strict=True):
-        if not count:
-            continue
-        part = rows[:, column : column + count * head_dim].unflatten(1, (count, head_dim))
-        low, high = _normed(part, weight, eps).chunk(2, dim=-1)
-        part.copy_(torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1))
-        column += count * head_dim
+def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, places: torch.Tensor) -> None:
+    """Normalise each key head and rotate it by its token's place in the text, in place."""
+    width = keys.kv_heads * norm.shape[0]
+    part = keys.buffer[:, keys.k_column : keys.k_column + width].unflatten(1, (keys.kv_heads, -1))
+    part.copy_(_rotated(part, norm, eps, rotary, places))
 
 
-def attend(
-    queries: torch.Tensor,
-    keys: Keys,
-    starts: torch.Tensor,  # noqa: ARG001 - what the kernels use instead of lengths
-    *,
-    ends: torch.Tensor | None,
-    head_dim: int,
-    out: torch.Tensor,
-) -> torch.Tensor:
-    """Causal attention of each text to itself.
+def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
+    """Normalise and rotate the queries; then causal attention of each text to itself.
 
-    queries : (t, heads x head_dim), or with `ends` only each text's last token, (n, heads x head_dim).
-    starts : row of the first key that a query sees.
-    ends : row of the last key that a query sees; None for its own row.
+    With ``queries.ends`` there is one query a text, its last token. Writes (n, heads x head_dim).
     """
+    head_dim = queries.norm.shape[0]
+    starts, ends = queries.starts, queries.ends
+    own = torch.arange(len(starts), device=starts.device) if ends is None else ends
+    rows = queries.rows.unflatten(1, (-1, head_dim))
+    rotated = _rotated(rows, queries.norm, eps, rotary, own - starts).to(rows.dtype)
+    group = rotated.shape[1] // keys.kv_heads
     first = done = 0
-    for length, group in itertools.groupby(keys.lengths):
-        count = len(list(group))
+    for length, texts in itertools.groupby(keys.lengths):
+        count = len(list(texts))
         size = count * length
         block = keys.buffer[first : first + size]
+        # Repeated heads, because grouped ones have no memory-saving kernel in float32.
         k, v = (
             block[:, column : column + keys.kv_heads * head_dim]
             .view(count, length, keys.kv_heads, head_dim)
             .transpose(1, 2)
+            .repeat_interleave(group, dim=1)
             for column in (keys.k_column, keys.v_column)
         )
-        q_rows, q_length = (
-            (slice(first, first + size), length) if ends is None else (slice(done, done + count), 1)
-        )
-        q = queries[q_rows].view(count, q_length, -1, head_dim).transpose(1, 2)
-        seen = scaled_dot_product_attention(q, k, v, is_causal=ends is None, enable_gqa=True)
-        out[q_rows] = seen.transpose(1, 2).flatten(2).flatten(0, 1)
+        span = slice(first, first + size) if ends is None else slice(done, done + count)
+        q = rotated[span].unflatten(0, (count, -1)).transpose(1, 2)
+        seen = scaled_dot_product_attention(q, k, v, is_causal=ends is None)
+        out[span] = seen.transpose(1, 2).flatten(2).flatten(0, 1)
         first, done = first + size, done + count
-    if ends is None:
-        out[first:] = 0
-    else:
-        out[done:] = 0
+    out[first if ends is None else done :] = 0
     return out
 
 
@@ -158,3 +150,11 @@ def silu_mul_quantise(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch
 def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     wide = x.float()
     return wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps) * weight.float()
+
+
+def _rotated(
+    heads: torch.Tensor, norm: torch.Tensor, eps: float, rotary: Rotary, places: torch.Tensor
+) -> torch.Tensor:
+    cos, sin = rotary.cos[places][:, None, :], rotary.sin[places][:, None, :]
+    low, high = _normed(heads, norm, eps).chunk(2, dim=-1)
+    return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,8 @@ _IN_FLIGHT = 2
 _GRAPH_TOKENS = 512
 _GRAPH_TEXTS = 16
 _TEXTS_STEP = 16
+# From this length on, tiles of attention begin where texts do; shorter texts share tiles.
+_LONG_TEXTS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,15 @@ class _Pending:
 
 
 class Runner:
-    """Runs packs through a decoder, in the order they come."""
+    """Runs packs through a decoder, in the order they come.
 
-    def __init__(self, decoder: Decoder, *, device: torch.device, budget: int, fused: bool) -> None:
+    tile_rows : tokens that a tile of attention covers, if the decoder runs kernels.
+    """
+
+    def __init__(self, decoder: Decoder, *, device: torch.device, budget: int, tile_rows: int | None) -> None:
         self._decoder = decoder
         self._device = device
-        self._fused = fused
+        self._tile_rows = tile_rows
         self._seen: set[tuple[int, int]] = set()
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self.budget = budget
@@ -92,7 +96,7 @@ class Runner:
             self._graphs.clear()
             self._decoder.reserve(max(total, self.budget))
         count = len(pack.positions)
-        plan = _Plan.of(pack, fused=self._fused)
+        plan = _Plan.of(pack, tile_rows=self._tile_rows)
         host = torch.from_numpy(plan.integers)
         if self._device.type != "cuda":
             return _Pending(pack.positions, self._decoder(plan.batch(host))[:count], None)
@@ -120,35 +124,36 @@ class _Plan:
     integers : tokens, places and starts of each row; last rows; tiles of attention.
     texts : how many last rows there are: the last is repeated up to a round number.
     lengths : of the texts, where no kernels run.
-    tile : the size of an attention tile if runs of rows are listed.
     """
 
     integers: np.ndarray
     total: int
     texts: int
     lengths: Sequence[int]
-    tile: Any
 
     @classmethod
-    def of(cls, pack: Pack, *, fused: bool) -> _Plan:
+    def of(cls, pack: Pack, *, tile_rows: int | None) -> _Plan:
+        """tile_rows : tokens that a tile of attention covers; None where no kernels run."""
         last, total = pack.last_rows, len(pack.tokens)
         texts = 1 if len(last) == 1 else -(-len(last) // _TEXTS_STEP) * _TEXTS_STEP
         filled = np.full(texts, last[-1], dtype=np.int32)
         filled[: len(last)] = last
-        parts, tile = [pack.tokens, pack.places, pack.starts, filled], None
-        if fused and total > _GRAPH_TOKENS:
-            from toolkit.embed.packed.kernels import attention_tile
-
-            tile = attention_tile(pack.lengths)
-            parts.append(query_tiles(pack, tile.queries).ravel())
+        parts = [pack.tokens, pack.places, pack.starts, filled]
+        if tile_rows and _typical_length(pack.lengths) >= _LONG_TEXTS:
+            parts.append(query_tiles(pack, tile_rows).ravel())
         # Making the list of a pack of thousands takes time that kernels do not need spent.
-        lengths = () if fused else pack.lengths.tolist()
-        return cls(np.concatenate(parts), total, texts, lengths, tile)
+        lengths = () if tile_rows else pack.lengths.tolist()
+        return cls(np.concatenate(parts), total, texts, lengths)
 
     @property
     def repeats(self) -> bool:
         """Whether packs of this shape will come again and are worth a graph."""
-        return not self.lengths and self.total <= _GRAPH_TOKENS and self.texts <= _GRAPH_TEXTS
+        return (
+            not self.lengths
+            and len(self.integers) == 3 * self.total + self.texts
+            and self.total <= _GRAPH_TOKENS
+            and self.texts <= _GRAPH_TEXTS
+        )
 
     def batch(self, integers: torch.Tensor) -> Batch:
         """The pack, given its integers on the device."""
@@ -162,8 +167,13 @@ class _Plan:
             starts=starts,
             last_rows=last,
             lengths=self.lengths,
-            tiles=None if self.tile is None else (self.tile, tiles.view(-1, 2)),
+            tiles=tiles.view(-1, 2) if len(tiles) else None,
         )
+
+
+def _typical_length(lengths: np.ndarray) -> float:
+    """The length of the text that a typical token is in."""
+    return float(np.square(lengths, dtype=np.float64).sum() / lengths.sum())
 
 
 class _Graph:
