@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -24,6 +25,13 @@ def dim_axis(axis: Axis, dims: Sequence[int]) -> None:
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+
+
+def share_axis(axes: Axes, highest: float) -> None:
+    """End a y axis for a measure that cannot exceed 1 there, with room for the markers on it."""
+    if highest <= 1.0:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, min(high, 1.0 + 0.03 * (1.0 - low)))
 
 
 def cost_axis(axis: Axis, values: Sequence[float], unit: str) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from toolkit.report.axes import cost_axis, dim_axis
+from toolkit.report.axes import cost_axis, dim_axis, share_axis
 from toolkit.report.labels import label_points
 from toolkit.report.pareto import pareto_front
 from toolkit.report.style import (
@@ -89,8 +90,11 @@ def quality_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Char
         fontsize=11,
         va="bottom",
     )
+    share_axis(axes, exact_rows(frame)[metric].max())
     if verdict.dim < verdict.full_dim:
-        _mark_dim(axes, verdict.dim, verdict.row[metric])
+        _mark_dim(
+            axes, verdict.dim, verdict.row[metric], align="left" if verdict.dim == dims[0] else "center"
+        )
     legend(axes, loc="lower right")
     heading(chart, verdict.finding, f"{series_label(best)} · bands: 95 % interval of the mean over queries")
     return chart
@@ -198,6 +202,7 @@ def tradeoff(frame: pd.DataFrame, cost: str, metric: str | None = None) -> Chart
     axes.set_xlabel(quantity(cost).axis)
     axes.set_ylabel(quantity(metric).axis)
     axes.margins(x=0.08, y=0.08)
+    share_axis(axes, rows[metric].max())
     legend(axes, loc="lower right")
     dropped = len(measured) - len(rows)
     heading(
@@ -252,7 +257,7 @@ def _key(
     )
 
 
-def _mark_dim(axes, dim: int, value: float) -> None:  # noqa: ANN001
+def _mark_dim(axes: Axes, dim: int, value: float, *, align: str) -> None:
     axes.plot(
         [dim, dim], [0, value], color=FAINT, linewidth=1.2, linestyle=(0, (1, 2)), scaley=False, zorder=1
     )
@@ -261,7 +266,7 @@ def _mark_dim(axes, dim: int, value: float) -> None:  # noqa: ANN001
         (dim, value),
         xytext=(0, 14),
         textcoords="offset points",
-        ha="center",
+        ha=align,
         fontsize=11,
         fontweight="bold",
     )

@@ -92,7 +92,7 @@ def heading(chart: Chart, finding: str, context: str = "") -> None:
     """The finding as the title, and below it in small what it was measured on."""
     width = int(chart.get_size_inches()[0] * 8.2)
     lines = "\n".join(_wrap(finding, width))
-    small = "\n".join(_wrap(context, int(width * 1.5)))
+    small = "\n".join(_wrap(context, int(width * 1.3)))
     # Two texts of different size cannot share a suptitle, so the second is the first axes' own title.
     chart.suptitle(plain(lines), x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
     if small:
