@@ -37,8 +37,8 @@ class Compute:
         tensor or on CUDA, numpy otherwise.
     device : torch device (``cpu``, ``cuda``, ``cuda:1``) or ``auto``, which takes CUDA where there is one.
     threads : CPU workers; ``None`` takes every core this process may use.
-    block_rows : corpus rows worked on at once; ``None`` takes 512 on CPU (their products stay in a
-        core's own cache) and what 1 GiB holds on CUDA.
+    block_rows : corpus rows worked on at once; ``None`` takes 1,024 or 2,048 on CPU (their products
+        stay in cache) and what 1 GiB holds on CUDA.
     """
 
     backend: Literal["auto", "numpy", "torch"] = "auto"

@@ -26,7 +26,10 @@ from toolkit.vectors import normalise
 if TYPE_CHECKING:
     from toolkit.search.exact import Compute
 
-_BLOCK_ROWS = 512
+# Products of 1,024 rows and 200 queries stay in a core's own cache; many workers rather want few steps,
+# as the steps between products take turns at the interpreter's lock.
+_BLOCK_ROWS = 1_024
+_BLOCK_ROWS_OF_MANY = 2_048
 _QUERY_CHUNK = 256
 _ROUND_GROWTH = 4
 _WORST = np.int64(np.iinfo(np.int64).max)
@@ -43,8 +46,9 @@ def scan(
     progress: Callable[[int], object] | None,
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """{dim: (rows (q, k) int64, scores (q, k) float32)}; scores lack the query's norm."""
-    block_rows = compute.block_rows or _BLOCK_ROWS
-    workers = min(compute.threads or available_cores(), -(-len(corpus) // block_rows))
+    workers = compute.threads or available_cores()
+    block_rows = compute.block_rows or (_BLOCK_ROWS if workers <= 2 else _BLOCK_ROWS_OF_MANY)
+    workers = min(workers, -(-len(corpus) // block_rows))
     best = {dim: np.empty((len(queries), 0), dtype=np.int64) for dim in dims}
     floors = {dim: np.full((len(queries), 1), -np.inf, dtype=np.float32) for dim in dims}
 
@@ -211,9 +215,7 @@ class _Best:
     def _forget_rest(self) -> None:
         self._keys[:, self._k :] = _WORST
         np.minimum(self._filled, self._k, out=self._filled)
-        np.copyto(
-            self._floor, _floor_of(self._keys[:, self._k - 1, None]), where=self._filled[:, None] == self._k
-        )
+        np.maximum(self._floor, _floor_of(self._keys[:, self._k - 1, None]), out=self._floor)
 
 
 def _keys_of(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
