@@ -112,9 +112,7 @@ def _shortened(data: RetrievalSet, documents: int | None) -> RetrievalSet:
     if documents is None or documents >= len(data.docs):
         return data
     needed = {doc for gains in data.qrels.values() for doc in gains}
-    kept = [i for i, doc in enumerate(data.doc_ids) if doc in needed]
-    kept = sorted({*kept, *range(documents)})[: max(documents, len(kept))]
-    kept = sorted({*kept, *(i for i, doc in enumerate(data.doc_ids) if doc in needed)})
+    kept = [i for i, doc in enumerate(data.doc_ids) if i < documents or doc in needed]
     ids, docs = [data.doc_ids[i] for i in kept], [data.docs[i] for i in kept]
     return RetrievalSet(f"{data.name}-{len(kept)}", ids, docs, data.query_ids, data.queries, data.qrels)
 

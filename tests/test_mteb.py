@@ -31,6 +31,7 @@ from toolkit.measure.quality import evaluate, spearman
 from toolkit.mteb_adapter import (
     MtebEncoder,
     benchmark_means,
+    language_matrix,
     local_task,
     main_scores,
     open_tasks,
@@ -460,3 +461,30 @@ def test_loading_twice_is_loading_once():
     before = task.dataset
     load_task_data(task)
     assert task.dataset is before
+
+
+# --- charts -----------------------------------------------------------------------------------------
+
+
+def test_charts_and_tables_of_a_sweep(tmp_path):
+    from toolkit.report.mteb_charts import language_heat_map, write_mteb_report
+
+    crossed = {f"{a}-{b}": small_retrieval(f"{a}-{b}") for a in ("de", "en") for b in ("de", "en")}
+    tasks = [local_task(crossed, name="crossed"), local_task(small_sts())]
+    frame = sweep_tasks(StaticEmbedder(), tasks, dims=[64], out=tmp_path)
+    written = write_mteb_report(tmp_path, frame=frame, kept=score_kept(frame), means=benchmark_means(frame))
+    assert all(path.stat().st_size > 0 for path in written)
+    assert {path.suffix for path in written} == {".parquet", ".csv", ".png", ".svg"}
+    matrix = language_matrix(frame, "crossed", dim=64)
+    assert matrix.shape == (2, 2)
+    assert matrix.loc["de", "en"] == pytest.approx(matrix.loc["en", "de"])  # the same content here
+    assert language_heat_map(matrix, name="crossed").axes[0].texts[0].get_text() == f"{matrix.iloc[0, 0]:.3f}"
+    with pytest.raises(ResultsError, match="no subsets of two languages"):
+        language_matrix(frame, "small-sts")
+
+
+def test_differences_to_the_full_dimension_are_paired(tmp_path):
+    tasks = [local_task(small_retrieval()), local_task(small_sts("one")), local_task(small_sts("other"))]
+    means = benchmark_means(sweep_tasks(StaticEmbedder(), tasks, dims=[64], out=tmp_path)).set_index("dim")
+    assert means.loc[64, "difference"] == pytest.approx(means.loc[64, "mean"] - means.loc[256, "mean"])
+    assert means.loc[256, ["difference", "difference_low", "difference_high"]].tolist() == [0.0, 0.0, 0.0]

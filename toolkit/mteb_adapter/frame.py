@@ -104,7 +104,7 @@ def benchmark_means(frame: pd.DataFrame) -> pd.DataFrame:
     scores = _complete(main_scores(frame))
     tables = []
     for setting, group in scores.groupby(_SETTING):
-        by_task = group.pivot(index="task", columns="dim", values="score")
+        by_task = group.pivot_table(index="task", columns="dim", values="score")
         values = by_task.to_numpy()
         full = by_task[group["full_dim"].iloc[0]].to_numpy()
         means = mean_intervals(values)
@@ -126,6 +126,25 @@ def benchmark_means(frame: pd.DataFrame) -> pd.DataFrame:
             )
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def language_matrix(frame: pd.DataFrame, task: str, *, dim: int | None = None) -> pd.DataFrame:
+    """The main score of a cross-lingual task: a row a question language, a column a corpus language.
+
+    dim : the full dimension by default. A mean over splits, and over instructions if there are several.
+    Raises ResultsError if the task has no subsets named like ``de-en``, or no result at `dim`.
+    """
+    rows = frame[frame["main"] & (frame["task"] == task)]
+    rows = rows[rows["dim"] == (rows["full_dim"] if dim is None else dim)]
+    names = rows["subset"].str.extract(r"^(?P<question>[A-Za-z]+)-(?P<corpus>[A-Za-z]+)$").dropna()
+    if names.empty:
+        dims = ", ".join(str(found) for found in sorted(frame.loc[frame["task"] == task, "dim"].unique()))
+        raise ResultsError(
+            f"task {task!r} has no subsets of two languages at dimension {dim or 'full'}; "
+            f"it has the dimensions {dims or 'none: is the name right?'}"
+        )
+    crossed = rows.join(names, how="inner")
+    return crossed.pivot_table(index="question", columns="corpus", values="value", aggfunc="mean")
 
 
 def _complete(scores: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
@@ -59,29 +60,46 @@ def score_kept_heat_map(kept: pd.DataFrame) -> Chart:
     if kept.empty:
         raise ResultsError("there is no score to draw; run a sweep first")
     rows = kept.assign(label=_row_labels(kept), percent=100 * kept["kept"])
-    labels, dims = list(dict.fromkeys(rows["label"])), sorted(rows["dim"].unique())
+    cells = rows.pivot_table(index="label", columns="dim", values="percent", sort=False).sort_index(axis=1)
     # 95 .. 100 % is where decisions are made; far lower scores may share the darkest colour.
     darkest = max(50.0, min(rows["percent"].min(), 95.0))
-    colours, scale = colormaps["cividis"], Normalize(darkest, 100.0, clip=True)
+    chart = _heat_map(cells, Normalize(darkest, 100.0, clip=True), digits=1)
+    chart.axes[0].set_xlabel("embedding dimension")
+    heading(chart, _kept_finding(rows, list(cells)), f"{_models(kept)} · score in % of the full dimension's")
+    return chart
 
-    chart = new_chart(2.6 + max(5.4, 0.85 * len(dims)), 1.7 + 0.5 * len(labels))
+
+@styled
+def language_heat_map(matrix: pd.DataFrame, *, name: str, metric: str = "score") -> Chart:
+    """A question language x corpus language matrix, as `language_matrix` gives it."""
+    chart = _heat_map(matrix, Normalize(0.0, float(matrix.to_numpy().max()), clip=True), digits=3)
+    chart.axes[0].set_xlabel("corpus language")
+    chart.axes[0].set_ylabel("question language")
+    same = [language for language in matrix.index if language in matrix.columns]
+    within = sum(matrix.loc[language, language] for language in same) / max(len(same), 1)
+    across = (matrix.to_numpy().sum() - within * len(same)) / max(matrix.size - len(same), 1)
+    heading(chart, f"{within:.2f} within a language, {across:.2f} across languages", f"{name} · {metric}")
+    return chart
+
+
+def _heat_map(cells: pd.DataFrame, scale: Normalize, *, digits: int) -> Chart:
+    """Cells with their numbers in them; missing ones stay white."""
+    colours = colormaps["cividis"]
+    chart = new_chart(2.6 + max(5.4, 0.85 * cells.shape[1]), 1.9 + 0.5 * len(cells))
     axes = chart.subplots()
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.set_xlim(-0.5, len(dims) - 0.5)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xticks(range(len(dims)), dims)
-    axes.set_yticks(range(len(labels)), [plain(label) for label in labels])
+    axes.set_xlim(-0.5, cells.shape[1] - 0.5)
+    axes.set_ylim(len(cells) - 0.5, -0.5)
+    axes.set_xticks(range(cells.shape[1]), [plain(str(name)) for name in cells.columns])
+    axes.set_yticks(range(len(cells)), [plain(str(name)) for name in cells.index])
     axes.tick_params(length=0)
-    axes.set_xlabel("embedding dimension")
-    for row in rows.itertuples():
-        if pd.isna(row.percent):
+    for (y, x), value in np.ndenumerate(cells.to_numpy(dtype=float)):
+        if np.isnan(value):
             continue
-        x, y = dims.index(row.dim), labels.index(row.label)
-        fill = colours(scale(row.percent))
+        fill = colours(scale(value))
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=fill, edgecolor=PAPER, linewidth=1.5))
-        axes.text(x, y, f"{row.percent:.1f}", ha="center", va="center", color=text_on(fill), fontsize=11)
-    heading(chart, _kept_finding(rows, dims), f"{_models(kept)} · score in % of the full dimension's")
+        axes.text(x, y, f"{value:.{digits}f}", ha="center", va="center", color=text_on(fill), fontsize=11)
     return chart
 
 
