@@ -123,11 +123,17 @@ def test_limits_nothing_meets_name_the_nearest(toy):
         "at least 99 % of ndcg@10": "32 binary Flat",
         "at most 100 bytes per vector": None,
         "at most 0.5 ms p95": None,
-        "both limits": "128 int8 Flat",
+        "both limits together": "128 int8 Flat",
     }
     text = str(found)
     assert "no measured setting meets at least 99 % of ndcg@10 and at most 100 bytes per vector" in text
     assert "Nearest settings" in text
+
+    nothing_so_fast = recommend(toy, max_p95_ms=0.1, max_bytes_per_vector=100, prices=STORAGE_ONLY)
+    latency = nothing_so_fast.relaxed[2]
+    assert latency.met_by_none
+    assert latency.offer.setting == "32 binary Flat"
+    assert "at most 0.1 ms p95: met by no setting, the nearest is 32 binary Flat" in str(nothing_so_fast)
 
     by_bytes = recommend(toy, max_bytes_per_vector=100, prices=STORAGE_ONLY)
     nearest = {one.constraint: one.offer.setting for one in by_bytes.relaxed}
@@ -142,7 +148,7 @@ def test_too_few_queries_are_said_with_how_many_would_do(tmp_path):
     assert found.undecided.count == 3
     assert found.undecided.offer.setting == "128 int8 Flat"
     text = str(found)
-    assert "3 cheaper settings can be neither cleared nor ruled out with 200 queries" in text
+    assert "cheaper settings that 200 queries can neither clear nor rule out: 3" in text
     needed = found.undecided.queries_needed
     assert f"about {needed:,} queries would decide" in text
     assert needed > 200
@@ -257,7 +263,7 @@ def test_latency_at_another_size_is_extrapolated_from_three_sizes_and_says_so(tm
     assert found.reference.cost.vcpus == pytest.approx(100.0)
     assert (
         found.choice.latency
-        == "extrapolated (log) from 3 sizes, 2,500..10,000 documents, to 100 times the largest"
+        == "extrapolated (log) from 3 sizes, 2,500..10,000 documents, to 100.0 times the largest"
     )
     assert found.notes == ()
     # At the measured size nothing is extrapolated, and the graph no longer pays.

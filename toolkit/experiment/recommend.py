@@ -167,18 +167,20 @@ class _Search:
         """For each constraint, of the settings that meet all others, the one that misses it least."""
         found = []
         for constraint, words in self.demand.constraints.items():
-            keys = self._without(constraint).meeting
-            offer = None
-            if keys and constraint == "keep":
-                offer = self._offer(self.values[list(keys)].mean().idxmax())
-            elif keys:
+            keys = list(self._without(constraint).meeting)
+            offer, alone = None, False
+            if constraint == "keep":
+                offer = self._offer(self.values[keys].mean().idxmax()) if keys else None
+            else:
                 column = {"max_bytes_per_vector": "bytes_per_vector", "max_p95_ms": "p95_ms"}[constraint]
-                rows = self.table[self.table["setting"].isin(keys)]
-                offer = self._offer(rows.loc[rows[column].idxmin(), "setting"])
-            found.append(Relaxation(words, offer, 0.0))
+                # A limit that nothing at all meets is the first thing to know.
+                alone = bool(self.table[column].min() > getattr(self.demand, constraint))
+                rows = self.table if alone else self.table[self.table["setting"].isin(keys)]
+                offer = self._offer(rows.loc[rows[column].idxmin(), "setting"]) if len(rows) else None
+            found.append(Relaxation(words, offer, 0.0, met_by_none=alone))
         if len(found) > 2:
             free = replace(self.demand, max_bytes_per_vector=None, max_p95_ms=None)
-            found.append(Relaxation("both limits", self._offer(self._answer(free).meeting[0]), 0.0))
+            found.append(Relaxation("both limits together", self._offer(self._answer(free).meeting[0]), 0.0))
         return tuple(found)
 
     def _undecided(self, answer: _Answer, choice: Offer | None) -> Undecided:
@@ -338,6 +340,6 @@ def _at_size(row: Mapping[str, Any], sizes: pd.DataFrame | None, *, size: int, d
     low, high = fit.sizes[0], fit.sizes[-1]
     source = (
         f"extrapolated ({fit.shape}) from {len(fit.sizes)} sizes, {low:,}..{high:,} documents, "
-        f"to {size / high:,.3g} times the largest"
+        f"to {size / high:,.1f} times the largest"
     )
     return _AtSize(memory_bytes, disk_bytes, True, fit.at(size), 1.0 / pace.at(size), source)

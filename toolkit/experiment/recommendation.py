@@ -69,11 +69,17 @@ class Offer:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """What dropping one constraint would give: the setting then advised, and what it saves a month."""
+    """What dropping one constraint would give.
+
+    offer : the setting then advised; where nothing meets the demand, the one that misses this constraint
+    least. None if others stand in the way as well.
+    met_by_none : no setting meets this constraint even by itself.
+    """
 
     constraint: str
     offer: Offer | None
     saves_usd: float
+    met_by_none: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,8 +209,9 @@ class Recommendation:
             elif self.feasible:
                 told = "nothing"
             else:
+                reason = "met by no setting" if relaxed.met_by_none else "not met"
                 told = (
-                    f"not met, the nearest is {offer.setting}: {_percent(offer.retained)} kept (at least "
+                    f"{reason}, the nearest is {offer.setting}: {_percent(offer.retained)} kept (at least "
                     f"{_percent(offer.at_least)}), {offer.bytes_per_vector:,.1f} bytes per vector, "
                     f"p95 {offer.p95_ms:.3g} ms, USD {offer.cost.usd:,.2f} a month"
                 )
@@ -217,7 +224,7 @@ class Recommendation:
         if doubt.count:
             what = "cheaper settings" if self.feasible else "settings within the limits"
             lines.append(
-                f"{doubt.count} {what} can be neither cleared nor ruled out with {self.queries:,} queries"
+                f"{what} that {self.queries:,} queries can neither clear nor rule out: {doubt.count}"
             )
         if doubt.offer is not None:
             needed = (
@@ -233,7 +240,10 @@ class Recommendation:
         other = self.choice or self.reference
         count = int((alike != other.setting).sum())
         if count:
-            lines.append(f"{count} of {len(self.table) - 1} settings cannot be told apart from it in quality")
+            lines.append(
+                f"settings whose quality cannot be told apart from that of {other.setting}: "
+                f"{count} of {len(self.table) - 1}"
+            )
         return lines
 
     def _prices_text(self) -> str:
