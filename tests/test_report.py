@@ -18,6 +18,7 @@ import toolkit
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
 from toolkit.report import charts, grid_charts, style
+from toolkit.report.judgement import judged, recommended, with_recommendation
 from toolkit.report.labels import label_points
 from toolkit.report.pareto import pareto_front
 from toolkit.report.verdict import headline_of, smallest_dim
@@ -346,6 +347,13 @@ def test_report_of_a_real_sweep(swept):
     drawn = {path.stem for path in (folder / "charts").glob("*.png")}
     assert drawn == {path.stem for path in (folder / "charts").glob("*.svg")} == set(swept.kinds)
     assert {"dimension", "kept", "latency", "bytes", "precision", "quality-cost", "throughput"} <= drawn
+
+
+def test_every_setting_of_a_sweep_has_a_verdict_and_a_price(swept):
+    frame = with_recommendation(judged(swept.results), swept.results, recommended(swept.results))
+    assert set(frame["verdict"]) <= {"keeps", "loses", "undecided", "reference"}
+    assert (frame["verdict"] == "reference").sum() == 1
+    assert frame["usd_per_month"].notna().all()
 
 
 def test_report_escapes_what_users_wrote(swept, tmp_path):

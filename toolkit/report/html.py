@@ -21,7 +21,6 @@ _MARKS = {
     "keeps": ("✓", "keeps 99 % with 95 % confidence, corrected for all settings tested (Holm)"),
     "loses": ("✗", "keeps less than 99 %, with 95 % confidence"),
     "undecided": ("?", "too few queries to say"),
-    "not tested": ("–", "costs more than the reference, so not tested"),
 }
 _SHOWN_COSTS = (
     "p50_ms",

@@ -1,7 +1,7 @@
 """Adds to the measurements what the per-query values can say and means cannot. Draws nothing.
 
 keeps_alone     whether a setting of the exact search keeps 99 %, tested by itself (non-inferiority)
-verdict         keeps, loses, undecided, not tested or reference: tested as one family, Holm-corrected
+verdict         keeps, loses, undecided or reference: tested together, Holm-corrected
 alike           whether its quality cannot be told apart from the recommended setting's
 usd_per_month   cost at the recommendation's prices
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.recommend import recommend
 from toolkit.experiment.results import PER_QUERY, Results
-from toolkit.measure.noninferiority import non_inferiority
+from toolkit.measure.noninferiority import non_inferiorities, non_inferiority
 from toolkit.report.verdict import KEEP, exact_rows, main_metric, reference, series_of
 
 if TYPE_CHECKING:
@@ -30,10 +31,7 @@ def judged(results: Results) -> pd.DataFrame:
     metric = main_metric(frame)
     if not (results.folder / PER_QUERY).is_file() or metric not in results.per_query:
         return frame
-    values = {
-        key: rows[metric].to_numpy(dtype=float)
-        for key, rows in results.per_query.groupby("setting", sort=False, observed=True)
-    }
+    values = _values(results, metric)
     frame["keeps_alone"] = pd.Series(pd.NA, index=frame.index, dtype="boolean")
     for _, rows in series_of(frame):
         full = reference(rows, metric)
@@ -53,9 +51,29 @@ def recommended(results: Results) -> Recommendation | None:
         return None
 
 
-def with_recommendation(frame: pd.DataFrame, recommendation: Recommendation | None) -> pd.DataFrame:
-    """The frame with what the recommendation found about each setting."""
+def with_recommendation(
+    frame: pd.DataFrame, results: Results, recommendation: Recommendation | None
+) -> pd.DataFrame:
+    """The frame with what the recommendation found about each setting.
+
+    It tests only what is cheaper than the reference; the others are tested here, as a family of their own,
+    because a dearer setting may still be the smaller or the faster one.
+    """
     if recommendation is None:
         return frame
     found = recommendation.table.set_index("setting")[list(_FROM_RECOMMENDATION)]
+    rest = found.index[found["verdict"] == "not tested"].tolist()
+    if rest:
+        values = _values(results, recommendation.demand.metric)
+        table = np.column_stack([values[key] for key in rest])
+        tested = non_inferiorities(table, values[recommendation.reference.setting], keep=KEEP)
+        found.loc[rest, "verdict"] = [one.verdict for one in tested]
     return frame.join(found, on="setting")
+
+
+def _values(results: Results, metric: str) -> dict[str, np.ndarray]:
+    """Quality of every query, in the same order for each setting."""
+    return {
+        key: rows.sort_values("query_id", kind="stable")[metric].to_numpy(dtype=float)
+        for key, rows in results.per_query.groupby("setting", sort=False, observed=True)
+    }

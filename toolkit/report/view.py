@@ -149,7 +149,7 @@ class ResultsView:
 
     @cached_property
     def _judged(self) -> pd.DataFrame:
-        return with_recommendation(judged(self.results), recommended(self.results))
+        return with_recommendation(judged(self.results), self.results, recommended(self.results))
 
     def _repr_html_(self) -> str:
         from base64 import b64encode
@@ -192,7 +192,7 @@ def write_report(results: Results) -> Path:
     from toolkit.report.style import inline_svg, save_chart
 
     recommendation = recommended(results)
-    frame = with_recommendation(judged(results), recommendation)
+    frame = with_recommendation(judged(results), results, recommendation)
     told = headline_of(frame)
     folder = results.folder / "charts"
     path = results.folder / "report.html"
