@@ -86,6 +86,7 @@ class PackedEmbedder(StreamingEmbedder):
     ) -> None:
         self._space = space
         self._tokeniser = tokeniser
+        self._shape = weights.shape
         self.setting = setting
         tile_rows = None
         if setting.fused:
@@ -180,6 +181,14 @@ class PackedEmbedder(StreamingEmbedder):
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before."""
         return self._runner.run(packs)
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, the end token included, after cutting."""
+        return [len(ids) for ids in self._tokeniser(encodable(texts))]
+
+    def flops(self, lengths: Iterable[int]) -> float:
+        """Floating-point operations of the whole model for texts of these token counts."""
+        return self._shape.flops(lengths)
 
     def close(self) -> None:
         """Give the model's memory back; the embedder cannot be used afterwards."""

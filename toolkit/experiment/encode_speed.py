@@ -1,0 +1,409 @@
+"""How fast an embedder is on this machine: throughput, share of the chip, memory, single-query latency.
+
+Measures any embedder from finished strings to rows on the host, tokenising included. One that counts its
+tokens and its work (the packed engine) also gets tokens a second and MFU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from toolkit.embed.protocol import Embedder
+from toolkit.errors import DataError, PlanError
+from toolkit.space import Role
+from toolkit.vectors import truncate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Each is one token in byte-pair vocabularies of English, at a text's start and after a space.
+_WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "for",
+    "it",
+    "as",
+    "was",
+    "with",
+    "be",
+    "by",
+    "on",
+    "not",
+    "he",
+    "his",
+    "but",
+    "at",
+    "are",
+    "this",
+    "have",
+    "from",
+    "or",
+    "had",
+    "an",
+    "they",
+    "which",
+    "one",
+    "you",
+    "were",
+    "all",
+    "her",
+    "she",
+    "there",
+    "would",
+    "their",
+    "we",
+    "him",
+    "been",
+    "has",
+    "when",
+    "who",
+    "will",
+    "no",
+    "more",
+    "if",
+    "out",
+    "so",
+    "up",
+    "said",
+    "what",
+    "its",
+    "about",
+    "than",
+    "into",
+    "them",
+    "can",
+    "only",
+    "other",
+    "time",
+    "new",
+    "some",
+    "could",
+    "these",
+    "two",
+    "may",
+    "first",
+    "then",
+    "do",
+    "any",
+    "like",
+    "my",
+    "now",
+    "over",
+    "such",
+    "our",
+    "man",
+    "me",
+    "even",
+    "most",
+    "made",
+    "after",
+    "also",
+    "did",
+    "many",
+    "off",
+    "before",
+    "must",
+    "well",
+    "back",
+    "through",
+    "years",
+    "much",
+    "where",
+    "your",
+    "way",
+    "down",
+    "should",
+    "because",
+    "long",
+    "each",
+    "just",
+    "state",
+    "those",
+    "people",
+    "too",
+]
+_MATMUL_SIZE = {"cuda": 8192, "cpu": 2048}
+_LATENCY_WARMUP = 5
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Log-normal token counts of a built-in workload, the end token included."""
+
+    texts: int
+    median: int
+    sigma: float
+    longest: int
+
+    def draw(self, *, seed: int = 0) -> np.ndarray:
+        """(texts,) token counts."""
+        normal = np.random.default_rng(seed).standard_normal(self.texts)
+        return np.clip(np.rint(self.median * np.exp(self.sigma * normal)), 2, self.longest).astype(np.int64)
+
+
+WORKLOADS = {
+    "passages": Lengths(3072, 110, 0.6, 512),
+    "queries": Lengths(4096, 16, 0.5, 512),
+    "long": Lengths(256, 900, 0.8, 8192),
+}
+
+
+@runtime_checkable
+class CountsWork(Protocol):
+    """An embedder that knows the tokens of texts, and the operations that a model's whole pass takes."""
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, as the model sees it."""
+        ...
+
+    def flops(self, lengths: Iterable[int]) -> float:
+        """Floating-point operations for texts of these token counts."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpeedPlan:
+    """What to measure.
+
+    dims : dimensions at which single queries are timed.
+    repeats : timed passes over the workload, after one that warms up.
+    latency_queries : single queries timed at each dimension.
+    ceiling_tflops : what the device's matrix products reach; None measures it.
+    """
+
+    dims: tuple[int, ...] = ()
+    repeats: int = 3
+    latency_queries: int = 100
+    ceiling_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or self.latency_queries < 1:
+            raise PlanError(
+                f"repeats {self.repeats} and latency queries {self.latency_queries} must be at least 1"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeSpeed:
+    """Every sample of one embedder on one workload.
+
+    seconds : one entry for each timed pass over all texts.
+    tokens, flops, ceiling_tflops : None where the embedder does not count its work.
+    peak_memory_bytes : most device memory that torch held, weights included; None off CUDA.
+    latency_ms : {dimension: samples} of one query, from string to cut and normalised vector.
+    """
+
+    embedder: str
+    engine: str
+    dtype: str
+    device: str
+    workload: str
+    texts: int
+    seconds: tuple[float, ...]
+    first_result_s: float
+    tokens: int | None = None
+    flops: float | None = None
+    ceiling_tflops: float | None = None
+    peak_memory_bytes: int | None = None
+    latency_ms: dict[int, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def median_s(self) -> float:
+        """Median time of a pass."""
+        return float(np.median(self.seconds))
+
+    @property
+    def texts_s(self) -> float:
+        """Texts a second."""
+        return self.texts / self.median_s
+
+    @property
+    def tok_s(self) -> float:
+        """Tokens a second; NaN where tokens are not counted."""
+        return math.nan if self.tokens is None else self.tokens / self.median_s
+
+    @property
+    def mfu(self) -> float:
+        """Share of the measured matmul ceiling (model FLOP utilisation); NaN where work is not counted."""
+        if self.flops is None or self.ceiling_tflops is None:
+            return math.nan
+        return self.flops / self.median_s / (self.ceiling_tflops * 1e12)
+
+    @property
+    def dimension_effect_ms(self) -> float:
+        """Largest difference between two dimensions' median latencies: what the dimension costs."""
+        medians = [float(np.median(samples)) for samples in self.latency_ms.values()]
+        return max(medians) - min(medians) if medians else math.nan
+
+    def frame(self) -> pd.DataFrame:
+        """One row a dimension (one row in all if no latency was measured)."""
+        import pandas as pd
+
+        whole = {
+            "embedder": self.embedder,
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "device": self.device,
+            "workload": self.workload,
+            "tok_s": self.tok_s,
+            "texts_s": self.texts_s,
+            "mfu": self.mfu,
+            "ceiling_tflops": math.nan if self.ceiling_tflops is None else self.ceiling_tflops,
+            "peak_memory_gb": math.nan if self.peak_memory_bytes is None else self.peak_memory_bytes / 1e9,
+            "first_result_s": self.first_result_s,
+        }
+        percentiles = {"p50_ms": 50, "p95_ms": 95, "p99_ms": 99}
+        rows = [
+            whole
+            | {"dim": dim}
+            | {name: float(np.percentile(samples, percent)) for name, percent in percentiles.items()}
+            for dim, samples in self.latency_ms.items()
+        ]
+        return pd.DataFrame(rows or [whole])
+
+
+def workload_texts(workload: str | Path) -> list[str]:
+    """The texts of a built-in workload (``passages``, ``queries``, ``long``), or the lines of a file.
+
+    Raises DataError for a file without text, PlanError for what is neither.
+    """
+    if str(workload) in WORKLOADS:
+        rng = np.random.default_rng(0)
+        words = np.array(_WORDS)
+        return [" ".join(rng.choice(words, count - 1)) for count in WORKLOADS[str(workload)].draw()]
+    path = Path(workload)
+    if not path.is_file():
+        raise PlanError(
+            f"workload {str(workload)!r} is no file; choose {', '.join(WORKLOADS)} or a text file"
+        )
+    texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not texts:
+        raise DataError(f"{path} holds no text; a workload file has one text a line")
+    return texts
+
+
+def measure_encode(embedder: Embedder, workload: str | Path, *, plan: SpeedPlan | None = None) -> EncodeSpeed:
+    """Time an embedder over a workload and on single queries.
+
+    Raises DimensionError for a dimension that the embedder does not have.
+    """
+    plan = plan or SpeedPlan()
+    space = embedder.space
+    dims = [space.check_dim(dim) for dim in plan.dims] or [space.full_dim]
+    texts = workload_texts(workload)
+    device = str(getattr(embedder, "device", "cpu"))
+    begin = time.perf_counter()
+    embedder.encode(texts[:1])
+    first_result_s = time.perf_counter() - begin
+    tokens = flops = ceiling = None
+    if isinstance(embedder, CountsWork):
+        lengths = embedder.token_counts(texts)
+        tokens, flops = sum(lengths), embedder.flops(lengths)
+        ceiling = plan.ceiling_tflops or matmul_ceiling(device)
+    _forget_peak(device)
+    seconds = []
+    for _ in range(plan.repeats + 1):
+        begin = time.perf_counter()
+        _drain(embedder, texts)
+        seconds.append(time.perf_counter() - begin)
+    return EncodeSpeed(
+        embedder=space.model,
+        engine=space.engine,
+        dtype=space.dtype,
+        device=_device_name(device),
+        workload=str(workload),
+        texts=len(texts),
+        seconds=tuple(seconds[1:]),
+        first_result_s=first_result_s,
+        tokens=tokens,
+        flops=flops,
+        ceiling_tflops=ceiling,
+        peak_memory_bytes=_peak(device),
+        latency_ms=measure_latency(embedder, dims, count=plan.latency_queries),
+    )
+
+
+def measure_latency(embedder: Embedder, dims: Sequence[int], *, count: int) -> dict[int, tuple[float, ...]]:
+    """Milliseconds from one query's string to its vector, `count` samples for each of `dims`, interleaved.
+
+    Every sample is another text of the queries workload's median length under the model's default
+    instruction, so that no cache of texts can help.
+    """
+    rng = np.random.default_rng(1)
+    render = embedder.space.renderer(Role.QUERY)
+    words = WORKLOADS["queries"].median - 1
+    samples: dict[int, list[float]] = {dim: [] for dim in dims}
+    for turn in range(-_LATENCY_WARMUP, count):
+        for dim in rng.permutation(list(dims)).tolist():
+            query = render(" ".join(rng.choice(_WORDS, words)))
+            begin = time.perf_counter()
+            truncate(embedder.encode([query]), dim)
+            if turn >= 0:
+                samples[dim].append((time.perf_counter() - begin) * 1e3)
+    return {dim: tuple(taken) for dim, taken in samples.items()}
+
+
+def matmul_ceiling(device: str) -> float:
+    """TFLOP/s of a large square product, bfloat16 on CUDA and float32 on CPU: the best of many tries.
+
+    Short bursts on random numbers: long ones are slowed by the power limit, zeros flatter.
+    """
+    import torch
+
+    on_cuda = device.startswith("cuda")
+    size = _MATMUL_SIZE["cuda" if on_cuda else "cpu"]
+    dtype = torch.bfloat16 if on_cuda else torch.float32
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(3):
+        seconds = []
+        for _ in range(10):
+            if on_cuda:
+                torch.cuda.synchronize()
+            begin = time.perf_counter()
+            left @ right
+            if on_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - begin)
+        best = max(best, 2 * size**3 / float(np.median(seconds)) / 1e12)
+    return best
+
+
+def _drain(embedder: Embedder, texts: Sequence[str]) -> None:
+    for _ in embedder.stream(texts):
+        pass
+
+
+def _forget_peak(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(device: str) -> int | None:
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated()
+
+
+def _device_name(device: str) -> str:
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name()
