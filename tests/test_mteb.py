@@ -7,6 +7,8 @@ from dataclasses import replace
 import mteb
 import numpy as np
 import pytest
+from datasets import Dataset
+from mteb.abstasks.clustering import AbsTaskClustering
 from mteb.mocks.mock_tasks import (
     LegacyMockClusteringFastTask,
     MockBitextMiningTask,
@@ -258,6 +260,33 @@ def test_every_task_type_at_every_dimension_equals_a_run_of_its_own(tmp_path):
         )
         row = main[(main["task"] == mock.metadata.name) & (main["dim"] == 64)]
         assert row["score"].item() == pytest.approx(alone.task_results[0].get_score(), abs=1e-6), mock
+
+
+class NoisyClusters(AbsTaskClustering):
+    """Clusters that depend on which texts are drawn: labels say little, and a fifth of the texts is used."""
+
+    metadata = LegacyMockClusteringFastTask.metadata.model_copy(
+        update={"name": "NoisyClusters", "eval_splits": ["test"]}
+    )
+    max_fraction_of_documents_to_embed = 0.2
+    max_documents_per_cluster = 20
+    n_clusters = 3
+
+    def load_data(self, **_):
+        texts = [f"{i} {doc}" for i, doc in enumerate(small_retrieval(documents=300).docs)]
+        labels = np.random.default_rng(1).integers(0, 5, len(texts)).tolist()
+        self.dataset = {"test": Dataset.from_dict({"sentences": texts, "labels": labels})}
+        self.data_loaded = True
+
+
+def test_every_dimension_draws_the_samples_a_run_of_its_own_draws(tmp_path):
+    frame = sweep_tasks(StaticEmbedder(), [NoisyClusters()], dims=[128, 64], out=tmp_path)
+    scores = main_scores(frame).set_index("dim")["score"]
+    for dim in (256, 128, 64):
+        alone = mteb.evaluate(
+            MtebEncoder(StaticEmbedder(), dim=dim), NoisyClusters(), cache=None, show_progress_bar=False
+        )
+        assert scores[dim] == pytest.approx(alone.task_results[0].get_score(), abs=1e-6)
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
