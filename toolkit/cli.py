@@ -164,7 +164,8 @@ def mteb(
     from toolkit.embed.cache import VectorCache
     from toolkit.embed.open import open_embedder
     from toolkit.experiment.plan import auto_dims, parse_dims
-    from toolkit.mteb_adapter import open_tasks, score_kept, sweep_tasks
+    from toolkit.mteb_adapter import benchmark_means, open_tasks, score_kept, sweep_tasks
+    from toolkit.report.mteb_charts import write_mteb_report
 
     opened = open_tasks(
         tasks.split(",") if tasks else (),
@@ -181,4 +182,7 @@ def mteb(
         out=out,
         cache=VectorCache(),
     )
-    print(score_kept(frame).to_string(index=False))
+    kept = score_kept(frame)
+    write_mteb_report(out, frame=frame, kept=kept, means=benchmark_means(frame))
+    print(f"tables and charts: {out}")
+    print(kept.drop(columns="revision").to_string(index=False))
