@@ -150,7 +150,6 @@ def toolkit_part(name: str, figures: dict, tokenizer: Path) -> Iterator[tuple[st
         )
         yield f"profile/{name}/{short}/query", profile(lambda: embedder.stream(["a single short query"]))  # noqa: B023
         embedder.close()
-        del embedder
 
 
 def drain(blocks: Iterator) -> None:
@@ -283,7 +282,6 @@ def exactness_part(name: str, figures: dict, tokenizer: Path) -> Iterator[tuple[
                 },
             )
         embedder.close()
-        del embedder
         torch.cuda.empty_cache()
 
 
@@ -308,7 +306,6 @@ def ranking_part(name: str, figures: dict, tokenizer: Path) -> Iterator[tuple[st
         documents, asked = embedder.encode(passages), embedder.encode(queries)
         found[dtype] = (documents, asked @ documents.T)
         embedder.close()
-        del embedder
         torch.cuda.empty_cache()
     exact_documents, exact_scores = found["float32"]
     best = np.argsort(-exact_scores, axis=1)[:, :10]
