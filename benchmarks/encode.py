@@ -25,11 +25,11 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from _record import record  # noqa: E402
 
-from toolkit.embed.config import LocalConfig  # noqa: E402
-from toolkit.embed.packed import PackedEmbedder  # noqa: E402
-from toolkit.embed.packed.packing import Pack  # noqa: E402
-from toolkit.embed.packed.shape import QWEN3_SHAPES, DecoderShape  # noqa: E402
-from toolkit.embed.packed.weights import named_tensors, random_weights  # noqa: E402
+from toolkit.embedding.config import LocalConfig  # noqa: E402
+from toolkit.embedding.packed import PackedEmbedder  # noqa: E402
+from toolkit.embedding.packed.packing import Pack  # noqa: E402
+from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape  # noqa: E402
+from toolkit.embedding.packed.weights import named_tensors, random_weights  # noqa: E402
 from toolkit.experiment.encode_speed import (  # noqa: E402
     WORKLOADS,
     matmul_ceiling,

@@ -20,8 +20,8 @@ import pandas as pd
 from _record import record
 
 from toolkit import load_dataset, open_embedder
-from toolkit.embed.cache import VectorCache
-from toolkit.embed.pipeline import embed_texts
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.pipeline import embed_texts
 from toolkit.errors import DimensionWarning
 from toolkit.measure.quality import evaluate, spearman
 from toolkit.mteb_adapter import MtebEncoder, local_task

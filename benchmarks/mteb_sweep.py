@@ -23,8 +23,8 @@ from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderW
 from sentence_transformers import SentenceTransformer
 
 from toolkit import RetrievalSet, load_dataset, open_embedder
-from toolkit.embed.cache import VectorCache
-from toolkit.embed.config import parse_spec
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.config import parse_spec
 from toolkit.errors import DimensionWarning
 from toolkit.mteb_adapter import local_task, main_scores, sweep_tasks
 

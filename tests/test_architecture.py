@@ -19,7 +19,7 @@ FLOORS = {
     "progress": 0,
     "space": 0,
     "vectors": 0,
-    "embed": 1,
+    "embedding": 1,
     "data": 1,
     "search": 1,
     "measure": 1,

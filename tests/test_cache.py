@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.embed.cache import VectorCache, text_keys
-from toolkit.embed.pipeline import embed_texts
-from toolkit.embed.protocol import StreamingEmbedder
-from toolkit.embed.static import StaticEmbedder
+from toolkit.embedding.cache import VectorCache, text_keys
+from toolkit.embedding.pipeline import embed_texts
+from toolkit.embedding.protocol import StreamingEmbedder
+from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import CacheWarning, PlanError, VectorError
 from toolkit.space import EmbeddingSpace, Role
 from toolkit.vectors import normalise
@@ -91,7 +91,7 @@ def _encode_forever(folder):
                 yield block
                 time.sleep(0.01)
 
-    from toolkit.embed import cache as module
+    from toolkit.embedding import cache as module
 
     module._FLUSH_SECONDS = 0.05
     documents(Slow(), [f"text {i:04d}" for i in range(10_000)], VectorCache(folder))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.embedding_server import DIM, MODEL, EmbeddingServer
 from tests.models import make_bert, make_qwen3, make_sentence_transformer, make_static
-from toolkit.embed.open import open_embedder
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.open import open_embedder
+from toolkit.embedding.protocol import Embedder
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 

@@ -20,10 +20,10 @@ from tests.models import (
     make_sentence_transformer,
     make_static,
 )
-from toolkit.embed.checkpoint import find_checkpoint
-from toolkit.embed.config import LocalConfig, parse_spec
-from toolkit.embed.families import family_of
-from toolkit.embed.open import open_embedder
+from toolkit.embedding.checkpoint import find_checkpoint
+from toolkit.embedding.config import LocalConfig, parse_spec
+from toolkit.embedding.families import family_of
+from toolkit.embedding.open import open_embedder
 from toolkit.errors import ModelError, PlanError
 from toolkit.space import QWEN3_DEFAULT_TASK, QWEN3_PROMPTS, Role
 
@@ -311,6 +311,6 @@ def test_bfloat16_stays_close(bert):
 
 
 def test_loading_prints_nothing(bert):
-    code = f"from toolkit.embed.open import open_embedder; open_embedder('local:{bert}').encode(['cat'])"
+    code = f"from toolkit.embedding.open import open_embedder; open_embedder('local:{bert}').encode(['cat'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -25,9 +25,9 @@ from mteb.types import PromptType
 from toolkit import load_dataset
 from toolkit.data.mteb_tasks import load_mteb, load_task_data, to_set
 from toolkit.data.sets import PairSet, RetrievalSet
-from toolkit.embed.cache import VectorCache
-from toolkit.embed.pipeline import embed_texts
-from toolkit.embed.static import StaticEmbedder
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.pipeline import embed_texts
+from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import DataError, DimensionError, PlanError, ResultsError
 from toolkit.measure.quality import evaluate, spearman
 from toolkit.mteb_adapter import (

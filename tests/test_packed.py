@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.embed.checkpoint import find_checkpoint
-from toolkit.embed.config import LocalConfig
-from toolkit.embed.endtoken import END_TOKEN
-from toolkit.embed.packed import DecoderShape, PackedEmbedder, supports
-from toolkit.embed.packed.ahead import ahead
-from toolkit.embed.packed.packing import Pack, Packer, packs, rounded_tokens
-from toolkit.embed.packed.shape import QWEN3_SHAPES
+from toolkit.embedding.checkpoint import find_checkpoint
+from toolkit.embedding.config import LocalConfig
+from toolkit.embedding.endtoken import END_TOKEN
+from toolkit.embedding.packed import DecoderShape, PackedEmbedder, supports
+from toolkit.embedding.packed.ahead import ahead
+from toolkit.embedding.packed.packing import Pack, Packer, packs, rounded_tokens
+from toolkit.embedding.packed.shape import QWEN3_SHAPES
 from toolkit.errors import ModelError, PlanError
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -155,7 +155,7 @@ def test_texts_are_cut_and_surrogates_survive(model_folder):
 
 
 def test_out_of_memory_halves_the_budget_and_loses_nothing(model_folder, expected, monkeypatch):
-    from toolkit.embed.packed.decoder import Decoder
+    from toolkit.embedding.packed.decoder import Decoder
 
     reserve = Decoder.reserve
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from toolkit.embed.static import StaticEmbedder
+from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import DataError, DimensionError, PlanError
 from toolkit.experiment.encode_speed import (
     WORKLOADS,
@@ -90,8 +90,8 @@ def test_every_latency_sample_is_another_query():
 
 def test_the_packed_engine_counts_its_work(tmp_path):
     from tests.models import make_qwen3
-    from toolkit.embed.config import LocalConfig
-    from toolkit.embed.open import open_embedder
+    from toolkit.embedding.config import LocalConfig
+    from toolkit.embedding.open import open_embedder
 
     folder = make_qwen3(tmp_path / "qwen3")
     embedder = open_embedder(LocalConfig(model=str(folder), device="cpu"))

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from tests.embedding_server import DIM, MODEL, EmbeddingServer, hash_vector, status
-from toolkit.embed.config import RemoteConfig
-from toolkit.embed.endpoint import error_text
-from toolkit.embed.open import open_embedder
-from toolkit.embed.remote import RemoteEmbedder
+from toolkit.embedding.config import RemoteConfig
+from toolkit.embedding.endpoint import error_text
+from toolkit.embedding.open import open_embedder
+from toolkit.embedding.remote import RemoteEmbedder
 from toolkit.errors import ServerError
 from toolkit.space import Role
 
@@ -274,8 +274,8 @@ def test_leaving_early_stops_asking(server):
 def test_interrupting_does_not_wait_for_a_server_that_hangs(server):
     server.delay_s = 60.0
     program = f"""
-        from toolkit.embed.config import RemoteConfig
-        from toolkit.embed.remote import RemoteEmbedder
+        from toolkit.embedding.config import RemoteConfig
+        from toolkit.embedding.remote import RemoteEmbedder
         config = RemoteConfig(base_url={server.url!r}, model="m", full_dim=8)
         RemoteEmbedder(config).encode(["a"])
     """

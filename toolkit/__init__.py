@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from toolkit.data.sets import PairSet, RetrievalSet
-    from toolkit.embed.cache import VectorCache
-    from toolkit.embed.config import LocalConfig, RemoteConfig, StaticConfig
-    from toolkit.embed.protocol import Embedder
+    from toolkit.embedding.cache import VectorCache
+    from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig
+    from toolkit.embedding.protocol import Embedder
     from toolkit.experiment.plan import SweepPlan
     from toolkit.experiment.recommend import Recommendation
     from toolkit.report.view import ResultsView
@@ -75,7 +75,7 @@ def open_embedder(spec: str | StaticConfig | LocalConfig | RemoteConfig | Embedd
 
     Raises PlanError for an unknown spec, ModelError or ServerError if it cannot be opened.
     """
-    from toolkit.embed.open import open_embedder as opened
+    from toolkit.embedding.open import open_embedder as opened
 
     return opened(spec)
 
@@ -99,7 +99,7 @@ def embed(
 
     Raises DimensionError outside the range; warns (DimensionWarning) below the model's stated minimum.
     """
-    from toolkit.embed.pipeline import embed_texts
+    from toolkit.embedding.pipeline import embed_texts
 
     if isinstance(texts, str):
         raise PlanError(f"texts must be a list of strings, got one string; write [{texts[:30]!r}]")

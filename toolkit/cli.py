@@ -116,8 +116,8 @@ def embed(
 ) -> None:
     """Embed the texts of a file; writes (n, dim) float32 unit rows."""
     from toolkit import embed as run
-    from toolkit.embed.cache import VectorCache
-    from toolkit.embed.text_files import read_texts, write_rows
+    from toolkit.embedding.cache import VectorCache
+    from toolkit.embedding.text_files import read_texts, write_rows
 
     rows = run(embedder, read_texts(file), dim=dim, role=role, instruction=instruction, cache=VectorCache())
     write_rows(out, rows)
@@ -161,8 +161,8 @@ def mteb(
     instruction: Annotated[list[str] | None, typer.Option(help="default, none or a text; repeatable")] = None,
 ) -> None:
     """Run mteb tasks at every dimension from one encode; goes on where an earlier run stopped."""
-    from toolkit.embed.cache import VectorCache
-    from toolkit.embed.open import open_embedder
+    from toolkit.embedding.cache import VectorCache
+    from toolkit.embedding.open import open_embedder
     from toolkit.experiment.plan import auto_dims, parse_dims
     from toolkit.mteb_adapter import benchmark_means, open_tasks, score_kept, sweep_tasks
     from toolkit.report.mteb_charts import write_mteb_report

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError
 from toolkit.space import Role
 from toolkit.vectors import truncate

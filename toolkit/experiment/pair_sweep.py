@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.data.sets import PairSet
-from toolkit.embed.cache import VectorCache
-from toolkit.embed.pipeline import embed_texts
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.pipeline import embed_texts
+from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError
 from toolkit.experiment.derive import SETTING_COLUMNS, summarise
 from toolkit.experiment.plan import SweepPlan

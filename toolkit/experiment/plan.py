@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from toolkit.embed.config import EmbedderConfig, parse_spec
+from toolkit.embedding.config import EmbedderConfig, parse_spec
 from toolkit.errors import DimensionError, PlanError
 from toolkit.search.factory import PRECISIONS
 from toolkit.space import EmbeddingSpace

@@ -14,10 +14,10 @@ import numpy as np
 
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
-from toolkit.embed.cache import VectorCache
-from toolkit.embed.open import open_embedder, stated_full_dim
-from toolkit.embed.pipeline import embed_texts
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.open import open_embedder, stated_full_dim
+from toolkit.embedding.pipeline import embed_texts
+from toolkit.embedding.protocol import Embedder
 from toolkit.errors import ResultsError
 from toolkit.experiment.derive import derive, derive_scaling
 from toolkit.experiment.environment import environment

@@ -19,8 +19,8 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
-from toolkit.embed.pipeline import embed_texts
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.pipeline import embed_texts
+from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError
 from toolkit.space import EmbeddingSpace, Instruction, Prompts, Role
 from toolkit.vectors import Vectors
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
     from torch.utils.data import DataLoader
 
-    from toolkit.embed.cache import VectorCache
+    from toolkit.embedding.cache import VectorCache
 
 _MEMORY_SHARE = 0.25  # of what is free when the first encoder is made; the rest is mteb's and the model's
 _FRAMEWORKS = {

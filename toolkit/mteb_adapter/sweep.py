@@ -22,7 +22,7 @@ from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from toolkit.data.mteb_tasks import load_task_data
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
 from toolkit.files import write_atomically
 from toolkit.mteb_adapter.encoder import MtebEncoder
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mteb.results import TaskResult
 
-    from toolkit.embed.cache import VectorCache
+    from toolkit.embedding.cache import VectorCache
 
 
 def sweep_tasks(

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import torch
 
-from toolkit.embed.packed.reference import FP8, FP8_MAX
-from toolkit.embed.packed.shape import DecoderShape
+from toolkit.embedding.packed.reference import FP8, FP8_MAX
+from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.errors import ModelError
 
 FP8_CAPABILITY = (8, 9)  # Ada and Hopper were the first with e4m3 matrix products

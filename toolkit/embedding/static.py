@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.embed.encodable import encodable
-from toolkit.embed.protocol import Block, StreamingEmbedder
+from toolkit.embedding.encodable import encodable
+from toolkit.embedding.protocol import Block, StreamingEmbedder
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalise
 

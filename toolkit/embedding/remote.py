@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from toolkit.embed.config import RemoteConfig
-from toolkit.embed.encodable import encodable
-from toolkit.embed.endpoint import EmbeddingsEndpoint, Stopped
-from toolkit.embed.families import family_of
-from toolkit.embed.protocol import Block, StreamingEmbedder
+from toolkit.embedding.config import RemoteConfig
+from toolkit.embedding.encodable import encodable
+from toolkit.embedding.endpoint import EmbeddingsEndpoint, Stopped
+from toolkit.embedding.families import family_of
+from toolkit.embedding.protocol import Block, StreamingEmbedder
 from toolkit.errors import ServerError, ToolkitError
 from toolkit.space import EmbeddingSpace, Prompts
 from toolkit.vectors import normalise

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from toolkit.embed.packed.decoder import Batch, Decoder
-from toolkit.embed.packed.packing import Pack, query_tiles
-from toolkit.embed.protocol import Block
+from toolkit.embedding.packed.decoder import Batch, Decoder
+from toolkit.embedding.packed.packing import Pack, query_tiles
+from toolkit.embedding.protocol import Block
 from toolkit.errors import ModelError
 
 # Packs queued on the device: while one is computed the next is already there.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from toolkit.embed.packed.shape import DecoderShape
+from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.errors import ModelError
 
 

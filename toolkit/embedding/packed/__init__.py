@@ -18,17 +18,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolkit.embed.packed.shape import DecoderShape, supports
+from toolkit.embedding.packed.shape import DecoderShape, supports
 
 if TYPE_CHECKING:
-    from toolkit.embed.packed.engine import PackedEmbedder
+    from toolkit.embedding.packed.engine import PackedEmbedder
 
 __all__ = ["DecoderShape", "PackedEmbedder", "supports"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the module protocol of PEP 562
     if name == "PackedEmbedder":
-        from toolkit.embed.packed.engine import PackedEmbedder
+        from toolkit.embedding.packed.engine import PackedEmbedder
 
         return PackedEmbedder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

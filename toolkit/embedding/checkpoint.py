@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from toolkit.embed.config import LocalConfig
-from toolkit.embed.families import QWEN3_MIN_DIM, Family, family_of
+from toolkit.embedding.config import LocalConfig
+from toolkit.embedding.families import QWEN3_MIN_DIM, Family, family_of
 from toolkit.errors import ModelError, PlanError
 from toolkit.files import cache_folder, write_atomically
 from toolkit.space import QWEN3_PROMPTS, Prompts

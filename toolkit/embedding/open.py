@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.embed.config import LocalConfig, RemoteConfig, StaticConfig, parse_spec, with_settings
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig, parse_spec, with_settings
+from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError
 
 
@@ -33,14 +33,14 @@ def open_embedder(
         return spec
     config = with_settings(spec, settings)
     if isinstance(config, StaticConfig):
-        from toolkit.embed.static import StaticEmbedder
+        from toolkit.embedding.static import StaticEmbedder
 
         return StaticEmbedder()
     if isinstance(config, LocalConfig):
-        from toolkit.embed.local import open_local
+        from toolkit.embedding.local import open_local
 
         return open_local(config)
-    from toolkit.embed.remote import RemoteEmbedder
+    from toolkit.embedding.remote import RemoteEmbedder
 
     return RemoteEmbedder(config)
 
@@ -54,9 +54,9 @@ def stated_full_dim(spec: str | StaticConfig | LocalConfig | RemoteConfig) -> in
     if isinstance(config, RemoteConfig):
         return config.full_dim
     if isinstance(config, LocalConfig):
-        from toolkit.embed.checkpoint import find_checkpoint
+        from toolkit.embedding.checkpoint import find_checkpoint
 
         return find_checkpoint(config).full_dim
-    from toolkit.embed.static import StaticEmbedder
+    from toolkit.embedding.static import StaticEmbedder
 
     return StaticEmbedder().space.full_dim

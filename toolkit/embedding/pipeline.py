@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.embed.cache import Shelf, VectorCache, text_keys
-from toolkit.embed.protocol import Embedder
+from toolkit.embedding.cache import Shelf, VectorCache, text_keys
+from toolkit.embedding.protocol import Embedder
 from toolkit.errors import VectorError
 from toolkit.progress import progress_bar
 from toolkit.space import Instruction, Role

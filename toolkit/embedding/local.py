@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.embed.checkpoint import Checkpoint, find_checkpoint
-from toolkit.embed.config import LocalConfig
-from toolkit.embed.encodable import encodable
-from toolkit.embed.endtoken import check_end_token
-from toolkit.embed.protocol import Block, StreamingEmbedder
+from toolkit.embedding.checkpoint import Checkpoint, find_checkpoint
+from toolkit.embedding.config import LocalConfig
+from toolkit.embedding.encodable import encodable
+from toolkit.embedding.endtoken import check_end_token
+from toolkit.embedding.protocol import Block, StreamingEmbedder
 from toolkit.errors import ModelError, PlanError
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalise
@@ -43,7 +43,7 @@ def open_local(config: LocalConfig) -> StreamingEmbedder:
     checkpoint = find_checkpoint(config)
     engine = _choose_engine(config, checkpoint)
     if engine == "packed":
-        from toolkit.embed.packed import PackedEmbedder
+        from toolkit.embedding.packed import PackedEmbedder
 
         return PackedEmbedder.load(config, checkpoint)
     _check_engine(config, engine=engine)
@@ -261,7 +261,7 @@ def _text_tokenizer(model: SentenceTransformer) -> Any:  # noqa: ANN401 - a tran
 def _choose_engine(config: LocalConfig, checkpoint: Checkpoint) -> str:
     if config.engine == "sentence-transformers":
         return config.engine
-    from toolkit.embed.packed import supports
+    from toolkit.embedding.packed import supports
 
     packed_can = checkpoint.is_bare and checkpoint.pooling == "last" and supports(checkpoint.config)
     if config.engine == "packed" and not packed_can:

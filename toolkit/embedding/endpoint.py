@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.embed.config import RemoteConfig
+from toolkit.embedding.config import RemoteConfig
 from toolkit.errors import ServerError
 
 if TYPE_CHECKING:

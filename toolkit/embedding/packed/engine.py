@@ -9,18 +9,18 @@ from pathlib import Path
 
 import torch
 
-from toolkit.embed.checkpoint import Checkpoint
-from toolkit.embed.config import LocalConfig
-from toolkit.embed.encodable import encodable
-from toolkit.embed.packed import reference
-from toolkit.embed.packed.ahead import ahead
-from toolkit.embed.packed.decoder import Decoder
-from toolkit.embed.packed.packing import Pack, Packer, Tokeniser, packs
-from toolkit.embed.packed.precision import Fp8, Plain
-from toolkit.embed.packed.runner import Runner
-from toolkit.embed.packed.shape import DecoderShape
-from toolkit.embed.packed.weights import Weights, load_weights, random_weights
-from toolkit.embed.protocol import Block, StreamingEmbedder
+from toolkit.embedding.checkpoint import Checkpoint
+from toolkit.embedding.config import LocalConfig
+from toolkit.embedding.encodable import encodable
+from toolkit.embedding.packed import reference
+from toolkit.embedding.packed.ahead import ahead
+from toolkit.embedding.packed.decoder import Decoder
+from toolkit.embedding.packed.packing import Pack, Packer, Tokeniser, packs
+from toolkit.embedding.packed.precision import Fp8, Plain
+from toolkit.embedding.packed.runner import Runner
+from toolkit.embedding.packed.shape import DecoderShape
+from toolkit.embedding.packed.weights import Weights, load_weights, random_weights
+from toolkit.embedding.protocol import Block, StreamingEmbedder
 from toolkit.errors import MissingPackageError, PlanError
 from toolkit.space import QWEN3_PROMPTS, EmbeddingSpace
 
@@ -90,7 +90,7 @@ class PackedEmbedder(StreamingEmbedder):
         self.setting = setting
         tile_rows = None
         if setting.fused:
-            from toolkit.embed.packed import kernels as ops
+            from toolkit.embedding.packed import kernels as ops
 
             tile_rows = ops.tile_positions(weights.shape.heads, weights.shape.kv_heads)
         else:

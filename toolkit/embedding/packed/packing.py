@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from toolkit.embed.endtoken import END_TOKEN, probe_texts, require_end_token
+from toolkit.embedding.endtoken import END_TOKEN, probe_texts, require_end_token
 from toolkit.errors import ModelError
 
 # Sizes that a pack's token count is rounded up to: few shapes, and full tiles on the device.

@@ -25,7 +25,9 @@ def read_texts(path: str | Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text (byte {error.start}); convert it first") from None
     if path.suffix == ".jsonl":
-        lines = [_text_field(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        lines = [
+            _text_field(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()
+        ]
     if not lines:
         raise DataError(f"{path} holds no texts; write one a line")
     return lines

@@ -11,9 +11,9 @@ from types import ModuleType
 
 import torch
 
-from toolkit.embed.packed.precision import Arithmetic
-from toolkit.embed.packed.reference import Keys, Queries, Rotary
-from toolkit.embed.packed.weights import LayerWeights, Weights
+from toolkit.embedding.packed.precision import Arithmetic
+from toolkit.embedding.packed.reference import Keys, Queries, Rotary
+from toolkit.embedding.packed.weights import LayerWeights, Weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from toolkit.embed.packed.reference import FP8_MAX, Keys, Queries, Rotary
+from toolkit.embedding.packed.reference import FP8_MAX, Keys, Queries, Rotary
 
 _LOG2_E = math.log2(math.e)
 _FP8_MAX = tl.constexpr(FP8_MAX)
