@@ -194,3 +194,12 @@ def test_bad_input_is_one_line_and_exit_code_2(beir, tmp_path, arguments, messag
     assert len(errors) == 1, done.stderr
     assert errors[0].startswith("error: ")
     assert message in errors[0]
+
+
+def test_bench_encode_times_each_dimension(tmp_path):
+    (tmp_path / "texts.txt").write_text("one\ntwo words\n" * 20)
+    done = toolkit("bench", "encode", "--workload", tmp_path / "texts.txt", "--dims", "64,256", "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert "texts/s" in done.stdout
+    assert "64" in done.stdout
+    assert "256" in done.stdout

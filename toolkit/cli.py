@@ -186,3 +186,30 @@ def mteb(
     write_mteb_report(out, frame=frame, kept=kept, means=benchmark_means(frame))
     print(f"tables and charts: {out}")
     print(kept.drop(columns="revision").to_string(index=False))
+
+
+bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def _bench() -> None:
+    pass
+
+
+@bench.command()
+def encode(
+    embedder: Embedder = "static",
+    workload: Annotated[str, typer.Option(help="passages, queries, long, or a file of texts")] = "passages",
+    dims: Annotated[str | None, typer.Option(help="dimensions to time single queries at, or auto")] = None,
+    repeats: Annotated[int, typer.Option(help="timed passes over the workload")] = 3,
+) -> None:
+    """Measure tokens/s, texts/s, MFU, peak memory, and single-query latency at each dimension."""
+    from toolkit.embedding.open import open_embedder
+    from toolkit.experiment.encode_speed import SpeedPlan, measure_encode
+    from toolkit.experiment.plan import auto_dims, parse_dims
+
+    engine = open_embedder(embedder)
+    chosen = parse_dims(dims) if dims else [engine.space.full_dim]
+    chosen = auto_dims(engine.space.full_dim) if chosen == "auto" else chosen
+    print(measure_encode(engine, workload, plan=SpeedPlan(dims=tuple(chosen), repeats=repeats)))

@@ -219,6 +219,22 @@ class EncodeSpeed:
     peak_memory_bytes: int | None = None
     latency_ms: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """A few lines for the command line."""
+        lines = [
+            f"{self.embedder} ({self.engine}, {self.dtype}) on {self.device}, {self.workload}: {self.texts:,} texts",
+            f"{self.texts_s:,.0f} texts/s, first result after {self.first_result_s:.2f} s",
+        ]
+        if self.tokens is not None:
+            lines.append(f"{self.tok_s:,.0f} tokens/s, MFU {self.mfu:.3f} of {self.ceiling_tflops} TFLOP/s")
+        if self.peak_memory_bytes is not None:
+            lines.append(f"peak device memory {self.peak_memory_bytes / 2**30:.2f} GiB")
+        for dim, samples in self.latency_ms.items():
+            p50, p95, p99 = np.percentile(samples, [50, 95, 99])
+            lines.append(f"dimension {dim}: p50 {p50:.3f} ms, p95 {p95:.3f} ms, p99 {p99:.3f} ms, one query")
+        lines.append(f"the dimension moves the median by {self.dimension_effect_ms:.3f} ms")
+        return "\n".join(lines)
+
     @property
     def median_s(self) -> float:
         """Median time of a pass."""
