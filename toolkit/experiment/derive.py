@@ -159,6 +159,7 @@ def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, ob
                 max((4 * dim for dim, _ in rescore_stages(setting.rescore)), default=0)
             ),
             "factory": build["factory"],
+            "index_device": build.get("index_device", "cpu"),
         }
     )
 

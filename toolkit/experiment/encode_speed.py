@@ -222,8 +222,8 @@ class EncodeSpeed:
     def __str__(self) -> str:
         """A few lines for the command line."""
         lines = [
-            f"{self.embedder} ({self.engine}, {self.dtype}) on {self.device}, {self.workload}: {self.texts:,} texts",
-            f"{self.texts_s:,.0f} texts/s, first result after {self.first_result_s:.2f} s",
+            f"{self.embedder} ({self.engine}, {self.dtype}) on {self.device}",
+            f"{self.workload}: {self.texts:,} texts, {self.texts_s:,.0f} texts/s, first after {self.first_result_s:.2f} s",
         ]
         if self.tokens is not None:
             lines.append(f"{self.tok_s:,.0f} tokens/s, MFU {self.mfu:.3f} of {self.ceiling_tflops} TFLOP/s")

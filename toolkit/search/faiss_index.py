@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 
     from toolkit.vectors import Vectors
 
-__all__ = ["BuiltIndex", "build_index", "check_setting", "factory_string", "pack_signs", "threads"]
+__all__ = [
+    "BuiltIndex",
+    "build_index",
+    "check_setting",
+    "factory_string",
+    "on_gpus",
+    "pack_signs",
+    "threads",
+]
 
 # What a search of an index returns before it is put in order: scores or distances, and row numbers.
 BareSearch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -101,6 +109,13 @@ class BuiltIndex:
     def binary(self) -> bool:
         """Whether it stores packed bits and ranks by Hamming distance."""
         return is_binary(self.factory)
+
+    @property
+    def device(self) -> str:
+        """``gpu`` or ``cpu``: where it is searched."""
+        # Several GPUs stand behind a proxy or shards of the index on each.
+        kind = type(self.index).__name__
+        return "gpu" if any(word in kind for word in ("Gpu", "Proxy", "Replicas", "Shards")) else "cpu"
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
@@ -192,7 +207,17 @@ class BuiltIndex:
 
     def _on_cpu(self):
         faiss = load_faiss()
-        return faiss.index_gpu_to_cpu(self.index) if "Gpu" in type(self.index).__name__ else self.index
+        return faiss.index_gpu_to_cpu(self.index) if self.device == "gpu" else self.index
+
+
+def on_gpus(built: BuiltIndex) -> BuiltIndex:
+    """The index on this machine's GPUs where there are any and FAISS has a form of it for them."""
+    if not load_faiss().get_num_gpus():
+        return built
+    try:
+        return built.to_gpus()
+    except PlanError:
+        return built  # graphs, scalar codes and binary codes of some kinds are searched on the CPU only
 
 
 def build_index(
