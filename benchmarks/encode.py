@@ -197,8 +197,10 @@ def transformers_model(name: str, dtype: torch.dtype) -> torch.nn.Module:
         model = Qwen3Model(config)
     weights = random_weights(shape, device=CUDA, dtype=torch.bfloat16)
     model.load_state_dict(dict(named_tensors(weights)), assign=True)
+    model = model.to(dtype)
+    # After the cast, which would round its frequencies too; from_pretrained keeps them in float32.
     model.rotary_emb = Qwen3RotaryEmbedding(config).to(CUDA)
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 def sentence_transformers_part(name: str, figures: dict, tokenizer: Path) -> Iterator[tuple[str, object]]:

@@ -198,7 +198,8 @@ def test_bad_input_is_one_line_and_exit_code_2(beir, tmp_path, arguments, messag
 
 def test_bench_encode_times_each_dimension(tmp_path):
     (tmp_path / "texts.txt").write_text("one\ntwo words\n" * 20)
-    done = toolkit("bench", "encode", "--workload", tmp_path / "texts.txt", "--dims", "64,256", "--repeats", 1)
+    options = ["--workload", tmp_path / "texts.txt", "--dims", "64,256", "--repeats", 1]
+    done = toolkit("bench", "encode", *options)
     assert done.returncode == 0, done.stderr
     assert "texts/s" in done.stdout
     assert "64" in done.stdout

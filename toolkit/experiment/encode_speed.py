@@ -135,6 +135,7 @@ _WORDS = [
     "too",
 ]
 _MATMUL_SIZE = {"cuda": 8192, "cpu": 2048}
+_CEILING_TRIES, _CEILING_BURST, _CEILING_PAUSE_S = 6, 10, 0.2
 _LATENCY_WARMUP = 5
 
 
@@ -223,7 +224,8 @@ class EncodeSpeed:
         """A few lines for the command line."""
         lines = [
             f"{self.embedder} ({self.engine}, {self.dtype}) on {self.device}",
-            f"{self.workload}: {self.texts:,} texts, {self.texts_s:,.0f} texts/s, first after {self.first_result_s:.2f} s",
+            f"{self.workload}: {self.texts:,} texts, {self.texts_s:,.0f} texts/s",
+            f"first result after {self.first_result_s:.2f} s",
         ]
         if self.tokens is not None:
             lines.append(f"{self.tok_s:,.0f} tokens/s, MFU {self.mfu:.3f} of {self.ceiling_tflops} TFLOP/s")
@@ -383,17 +385,17 @@ def matmul_ceiling(device: str) -> float:
     dtype = torch.bfloat16 if on_cuda else torch.float32
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = 0.0
-    for _ in range(3):
-        seconds = []
-        for _ in range(10):
-            if on_cuda:
-                torch.cuda.synchronize()
-            begin = time.perf_counter()
+    for _ in range(_CEILING_TRIES):
+        if on_cuda:
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(_CEILING_BURST):
             left @ right
-            if on_cuda:
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - begin)
-        best = max(best, 2 * size**3 / float(np.median(seconds)) / 1e12)
+        if on_cuda:
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - begin) / _CEILING_BURST
+        best = max(best, 2 * size**3 / seconds / 1e12)
+        time.sleep(_CEILING_PAUSE_S)
     return best
 
 

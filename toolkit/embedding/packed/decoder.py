@@ -23,7 +23,6 @@ class Batch:
     tokens, places, starts : (t,) int32, as in `packing.Pack`.
     last_rows : (n,) int32 row of each text's last token; may be followed by repetitions.
     lengths : tokens of each text, for operations that go text by text; empty where kernels do the work.
-    tiles : as in `reference.Keys`.
     """
 
     tokens: torch.Tensor
@@ -31,7 +30,6 @@ class Batch:
     starts: torch.Tensor
     last_rows: torch.Tensor
     lengths: Sequence[int]
-    tiles: torch.Tensor | None = None
 
 
 class Decoder:
@@ -102,7 +100,6 @@ class Decoder:
             shape.q_width + shape.kv_width,
             shape.kv_heads,
             batch.lengths,
-            batch.tiles,
         )
         queries = Queries(qkv[:, : shape.q_width], layer.q_norm, batch.starts)
         attended = self._attend(layer, queries, keys, batch.places, out=self._attended[: len(x)])

@@ -29,7 +29,7 @@ _CPU_BUDGET = 4_096
 _GPU_BUDGET = 65_536  # tokens; half as many is 1 % slower on an H200
 _FREE_MEMORY_SHARE = 0.5
 _PACKS_AHEAD = 3
-_FIRST_SHARE = 8
+_FIRST_SHARE = 16
 # Fewer texts than this are tokenised in line: a thread would cost more than it hides.
 _INLINE_TEXTS = 32
 
@@ -88,11 +88,8 @@ class PackedEmbedder(StreamingEmbedder):
         self._tokeniser = tokeniser
         self._shape = weights.shape
         self.setting = setting
-        tile_rows = None
         if setting.fused:
             from toolkit.embedding.packed import kernels as ops
-
-            tile_rows = ops.tile_positions(weights.shape.heads, weights.shape.kv_heads)
         else:
             ops = reference
         arithmetic = (Fp8 if setting.fp8 else Plain)(
@@ -100,7 +97,7 @@ class PackedEmbedder(StreamingEmbedder):
         )
         decoder = Decoder(weights, arithmetic, ops)
         budget = budget or _affordable_tokens(weights.shape, setting)
-        self._runner = Runner(decoder, device=setting.device, budget=budget, tile_rows=tile_rows)
+        self._runner = Runner(decoder, device=setting.device, budget=budget, fused=setting.fused)
 
     @classmethod
     def load(cls, config: LocalConfig, checkpoint: Checkpoint) -> PackedEmbedder:
@@ -176,7 +173,7 @@ class PackedEmbedder(StreamingEmbedder):
         packer = Packer(max(1, self._runner.budget // _FIRST_SHARE))
         for pack in packs(texts, self._tokeniser, packer):
             yield pack
-            packer.budget = min(self._runner.budget, 4 * packer.budget)
+            packer.budget = min(self._runner.budget, 2 * packer.budget)
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before."""

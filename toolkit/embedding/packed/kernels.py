@@ -23,13 +23,8 @@ _LOG2_E = math.log2(math.e)
 _FP8_MAX = tl.constexpr(FP8_MAX)
 # Attention: queries (positions x heads that share keys) and keys worked on at once, warps, pipeline depth.
 # By measurement on an H200.
-_Q_TILE, _K_TILE, _WARPS, _STAGES = 128, 64, 8, 3
+_Q_TILE, _K_TILE, _WARPS, _STAGES = 64, 64, 4, 3
 _MOST_SHARED = 4  # query heads in one tile
-
-
-def tile_positions(heads: int, kv_heads: int) -> int:
-    """How many tokens a tile of attention covers: what `Keys.tiles` may hold at most."""
-    return _Q_TILE // _shared_heads(heads // kv_heads)
 
 
 def _shared_heads(group: int) -> int:
@@ -63,12 +58,12 @@ def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, p
 
 
 def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
-    """As `reference.attend`. With ``keys.tiles`` a program takes each of those runs of rows."""
+    """As `reference.attend`."""
     rows, head_dim = len(queries.rows), queries.norm.shape[0]
     heads = queries.rows.shape[1] // head_dim
     shared = _shared_heads(heads // keys.kv_heads)
-    tiles, ends = keys.tiles, queries.ends
-    count = triton.cdiv(rows, _Q_TILE // shared) if tiles is None else len(tiles)
+    ends = queries.ends
+    count = triton.cdiv(rows, _Q_TILE // shared)
     buffer = TensorDescriptor(
         keys.buffer, list(keys.buffer.shape), list(keys.buffer.stride()), [_K_TILE, head_dim]
     )
@@ -81,7 +76,6 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
         out,
         queries.starts,
         queries.starts if ends is None else ends,
-        queries.starts if tiles is None else tiles,
         rows,
         queries.rows.stride(0),
         out.stride(0),
@@ -92,7 +86,6 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
         eps,
         _LOG2_E / math.sqrt(head_dim),
         OWN_ROW=ends is None,
-        TABLE=tiles is not None,
         HEAD_DIM=head_dim,
         SHARED=shared,
         Q_TILE=_Q_TILE,
@@ -214,7 +207,6 @@ def _attend(
     out_ptr,
     starts_ptr,
     ends_ptr,
-    table_ptr,
     n_rows,
     q_stride,
     out_stride,
@@ -225,26 +217,22 @@ def _attend(
     eps,
     scale_log2,
     OWN_ROW: tl.constexpr,
-    TABLE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     SHARED: tl.constexpr,
     Q_TILE: tl.constexpr,
     K_TILE: tl.constexpr,
 ):
     # A bundle is SHARED query heads that see the same keys; row r of the tile is position r // SHARED.
-    # Bundles vary fastest, so that the same rows of keys are in use at the same time.
+    # Bundles vary fastest, so that the same rows of keys are in use at the same time; late tiles, the
+    # heavy ones of a long text, come first.
     program = tl.program_id(0)
     bundle = program % bundles
-    tile = program // bundles
+    tile = tl.num_programs(0) // bundles - 1 - program // bundles
     k_column += bundle // bundles_a_key * HEAD_DIM
     v_column += bundle // bundles_a_key * HEAD_DIM
 
-    if TABLE:
-        begin_row = tl.load(table_ptr + 2 * tile)
-        count = tl.load(table_ptr + 2 * tile + 1)
-    else:
-        begin_row = tile * (Q_TILE // SHARED)
-        count = tl.minimum(n_rows - begin_row, Q_TILE // SHARED)
+    begin_row = tile * (Q_TILE // SHARED)
+    count = tl.minimum(n_rows - begin_row, Q_TILE // SHARED)
     offsets = tl.arange(0, Q_TILE)
     inside = offsets // SHARED < count
     rows = begin_row + tl.minimum(offsets // SHARED, count - 1)

@@ -19,7 +19,7 @@ from toolkit.embedding.endtoken import END_TOKEN, probe_texts, require_end_token
 from toolkit.errors import ModelError
 
 # Sizes that a pack's token count is rounded up to: few shapes, and full tiles on the device.
-_SMALL_SIZES = (16, 32, 64, 128, 256)
+_SMALL_SIZES = (16, 32, 48, 64, 128, 256)
 _LARGE_STEP = 128
 # Rough lower bound of characters a token, so that a first window holds about a pack.
 _CHARACTERS_A_TOKEN = 4
@@ -80,31 +80,6 @@ def rounded_tokens(count: int) -> int:
     return small or -(-count // _LARGE_STEP) * _LARGE_STEP
 
 
-def query_tiles(pack: Pack, size: int) -> np.ndarray:
-    """Cut a pack into runs of at most `size` rows: (m, 2) int32 first row and count, the heaviest first.
-
-    A text of more than `size` tokens has runs of its own, so that all rows of a run see the same keys
-    but for the diagonal; shorter neighbours share a run.
-    """
-    tiles: list[tuple[int, int, int]] = []
-    begin = end = 0
-    for length in [*pack.lengths.tolist(), *[1] * (len(pack.tokens) - pack.used)]:
-        if end > begin and end - begin + length > size:
-            tiles.append((end - begin, begin, end - begin))
-            begin = end
-        if length <= size:
-            end += length
-            continue
-        for row in range(0, length, size):
-            count = min(size, length - row)
-            tiles.append((row + count, begin + row, count))
-        begin = end = begin + length
-    if end > begin:
-        tiles.append((end - begin, begin, end - begin))
-    work = np.array(tiles, dtype=np.int32)
-    return work[np.argsort(-work[:, 0], kind="stable"), 1:]
-
-
 class Packer:
     """Fills packs in the order texts come."""
 
@@ -147,16 +122,16 @@ def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pac
     sizes = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     order = np.argsort(-sizes, kind="stable")
     ahead = np.cumsum(sizes[order])
-    start, packs_a_window = 0, 1
+    start = 0
     while start < len(order):
         before = int(ahead[start - 1]) if start else 0
-        reach = before + packs_a_window * packer.budget * _CHARACTERS_A_TOKEN
+        reach = before + packer.budget * _CHARACTERS_A_TOKEN
         end = max(start + 1, int(np.searchsorted(ahead, reach, side="right")))
         window = order[start:end].tolist()
         ids = encode([texts[i] for i in window])
         by_length = sorted(range(len(window)), key=lambda i: -len(ids[i]))
         yield from packer.add([window[i] for i in by_length], [ids[i] for i in by_length])
-        start, packs_a_window = end, min(2 * packs_a_window, 4)
+        start = end
     yield from packer.rest()
 
 

@@ -56,7 +56,6 @@ class Keys:
 
     buffer : (t, width); keys start at column `k_column`, values at `v_column`.
     lengths : tokens of each text, filler left out; empty when only kernels look (they need no lengths).
-    tiles : for the kernels, (m, 2) runs of query rows that a program takes; None for equal runs.
     """
 
     buffer: torch.Tensor
@@ -64,7 +63,6 @@ class Keys:
     v_column: int
     kv_heads: int
     lengths: Sequence[int]
-    tiles: torch.Tensor | None = None
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:

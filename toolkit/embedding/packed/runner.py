@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from toolkit.embedding.packed.decoder import Batch, Decoder
-from toolkit.embedding.packed.packing import Pack, query_tiles
+from toolkit.embedding.packed.packing import Pack
 from toolkit.embedding.protocol import Block
 from toolkit.errors import ModelError
 
@@ -23,8 +23,6 @@ _IN_FLIGHT = 2
 _GRAPH_TOKENS = 512
 _GRAPH_TEXTS = 16
 _TEXTS_STEP = 16
-# From this length on, tiles of attention begin where texts do; shorter texts share tiles.
-_LONG_TEXTS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +40,13 @@ class _Pending:
 class Runner:
     """Runs packs through a decoder, in the order they come.
 
-    tile_rows : tokens that a tile of attention covers, if the decoder runs kernels.
+    fused : whether the decoder runs kernels, which need no list of lengths and can be recorded.
     """
 
-    def __init__(self, decoder: Decoder, *, device: torch.device, budget: int, tile_rows: int | None) -> None:
+    def __init__(self, decoder: Decoder, *, device: torch.device, budget: int, fused: bool) -> None:
         self._decoder = decoder
         self._device = device
-        self._tile_rows = tile_rows
+        self._fused = fused
         self._seen: set[tuple[int, int]] = set()
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self.budget = budget
@@ -96,7 +94,7 @@ class Runner:
             self._graphs.clear()
             self._decoder.reserve(max(total, self.budget))
         count = len(pack.positions)
-        plan = _Plan.of(pack, tile_rows=self._tile_rows)
+        plan = _Plan.of(pack, fused=self._fused)
         host = torch.from_numpy(plan.integers)
         if self._device.type != "cuda":
             return _Pending(pack.positions, self._decoder(plan.batch(host))[:count], None)
@@ -121,7 +119,7 @@ class Runner:
 class _Plan:
     """A pack as one array of integers, for one copy, and how to read it.
 
-    integers : tokens, places and starts of each row; last rows; tiles of attention.
+    integers : tokens, places and starts of each row; last rows.
     texts : how many last rows there are: the last is repeated up to a round number.
     lengths : of the texts, where no kernels run.
     """
@@ -132,34 +130,24 @@ class _Plan:
     lengths: Sequence[int]
 
     @classmethod
-    def of(cls, pack: Pack, *, tile_rows: int | None) -> _Plan:
-        """tile_rows : tokens that a tile of attention covers; None where no kernels run."""
+    def of(cls, pack: Pack, *, fused: bool) -> _Plan:
         last, total = pack.last_rows, len(pack.tokens)
         texts = 1 if len(last) == 1 else -(-len(last) // _TEXTS_STEP) * _TEXTS_STEP
         filled = np.full(texts, last[-1], dtype=np.int32)
         filled[: len(last)] = last
-        parts = [pack.tokens, pack.places, pack.starts, filled]
-        if tile_rows and _typical_length(pack.lengths) >= _LONG_TEXTS:
-            parts.append(query_tiles(pack, tile_rows).ravel())
         # Making the list of a pack of thousands takes time that kernels do not need spent.
-        lengths = () if tile_rows else pack.lengths.tolist()
-        return cls(np.concatenate(parts), total, texts, lengths)
+        lengths = () if fused else pack.lengths.tolist()
+        integers = np.concatenate([pack.tokens, pack.places, pack.starts, filled])
+        return cls(integers, total, texts, lengths)
 
     @property
     def repeats(self) -> bool:
         """Whether packs of this shape will come again and are worth a graph."""
-        return (
-            not self.lengths
-            and len(self.integers) == 3 * self.total + self.texts
-            and self.total <= _GRAPH_TOKENS
-            and self.texts <= _GRAPH_TEXTS
-        )
+        return not self.lengths and self.total <= _GRAPH_TOKENS and self.texts <= _GRAPH_TEXTS
 
     def batch(self, integers: torch.Tensor) -> Batch:
         """The pack, given its integers on the device."""
-        rows, last, tiles = integers.split(
-            [3 * self.total, self.texts, len(self.integers) - 3 * self.total - self.texts]
-        )
+        rows, last = integers.split([3 * self.total, self.texts])
         tokens, places, starts = rows.view(3, self.total).unbind(0)
         return Batch(
             tokens=tokens,
@@ -167,13 +155,7 @@ class _Plan:
             starts=starts,
             last_rows=last,
             lengths=self.lengths,
-            tiles=tiles.view(-1, 2) if len(tiles) else None,
         )
-
-
-def _typical_length(lengths: np.ndarray) -> float:
-    """The length of the text that a typical token is in."""
-    return float(np.square(lengths, dtype=np.float64).sum() / lengths.sum())
 
 
 class _Graph:

@@ -97,15 +97,15 @@ def random_weights(
 ) -> Weights:
     """Weights drawn on the device: matrices N(0, 0.02) as transformers initialises them, norms near 1.
 
-    For measuring speed and arithmetic where no checkpoint can be had.
+    The same bfloat16 numbers whatever the `dtype`, as a checkpoint's are. For measuring speed and
+    arithmetic where no checkpoint can be had.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
 
     def draw(name: str, into: torch.Tensor) -> None:
-        if name.endswith("norm.weight"):
-            into.normal_(1.0, 0.1, generator=generator)
-        else:
-            into.normal_(0.0, 0.02, generator=generator)
+        mean, deviation = (1.0, 0.1) if name.endswith("norm.weight") else (0.0, 0.02)
+        rounded = torch.empty(into.shape, device=device, dtype=torch.bfloat16)
+        into.copy_(rounded.normal_(mean, deviation, generator=generator))
 
     return _build(shape, device=device, dtype=dtype, fill=draw)
 
