@@ -27,7 +27,7 @@ from _record import record  # noqa: E402
 
 from toolkit.embedding.config import LocalConfig  # noqa: E402
 from toolkit.embedding.packed import PackedEmbedder  # noqa: E402
-from toolkit.embedding.packed.packing import Pack  # noqa: E402
+from toolkit.embedding.packed.packing import Pack, TokenisedTexts  # noqa: E402
 from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape  # noqa: E402
 from toolkit.embedding.packed.weights import named_tensors, random_weights  # noqa: E402
 from toolkit.experiment.encode_speed import (  # noqa: E402
@@ -274,7 +274,8 @@ def exactness_part(name: str, figures: dict, tokenizer: Path) -> Iterator[tuple[
         for way, groups in (("packed", [range(len(ids))]), ("alone", [[i] for i in range(len(ids))])):
             rows = np.empty((len(ids), QWEN3_SHAPES[name].hidden), dtype=np.float32)
             for group in groups:
-                for positions, block in embedder.stream_packs([Pack.of(group, [ids[i] for i in group])]):
+                pack = Pack.of(np.array(group), TokenisedTexts.of([ids[i] for i in group]))
+                for positions, block in embedder.stream_packs([pack]):
                     rows[positions] = block
             ours[dtype] = rows
             yield (

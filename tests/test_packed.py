@@ -13,7 +13,7 @@ from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.endtoken import END_TOKEN
 from toolkit.embedding.packed import DecoderShape, PackedEmbedder, supports
 from toolkit.embedding.packed.ahead import ahead
-from toolkit.embedding.packed.packing import Pack, Packer, packs, rounded_tokens
+from toolkit.embedding.packed.packing import Pack, Packer, TokenisedTexts, packs, rounded_tokens
 from toolkit.embedding.packed.shape import QWEN3_SHAPES
 from toolkit.errors import ModelError, PlanError
 
@@ -100,7 +100,8 @@ def test_same_vectors_as_transformers_one_text_at_a_time(model_folder, expected,
     assert rows.dtype == np.float32
     assert cosines.min() >= 0.99999
     np.testing.assert_allclose(rows, expected, atol=2e-5)
-    np.testing.assert_array_equal(rows[0], rows[7])
+    if batch_tokens is None:  # equal texts in one pack get equal rows; between packs the last bits may differ
+        np.testing.assert_array_equal(rows[0], rows[7])
 
 
 def test_many_texts_go_through_the_thread_and_keep_their_places(model_folder):
@@ -209,7 +210,7 @@ def test_packs_hold_every_text_once_within_the_budget(sizes, budget, smaller):
     texts = ["x" * size for size in sizes]
 
     def encode(window):
-        return [np.arange(1, len(text) + 1, dtype=np.int32) for text in window]
+        return TokenisedTexts.of([range(1, len(text) + 1) for text in window])
 
     made = list(packs(texts, encode, Packer(budget)))
     halves = [part for pack in made for part in pack.split(smaller)]

@@ -106,8 +106,7 @@ def silu_mul(gate_up: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
 def quantise(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
     """As `reference.quantise`."""
     rows, width = x.shape
-    block = triton.next_power_of_2(width)
-    _quantise[(rows,)](x, out, scales, width, BLOCK=block, num_warps=_row_warps(block))
+    _quantise[(rows,)](x, out, scales, width, **_halves(width))
 
 
 def add_norm_quantise(
@@ -121,7 +120,6 @@ def add_norm_quantise(
 ) -> None:
     """As `reference.add_norm_quantise`."""
     rows, width = x.shape
-    block = triton.next_power_of_2(width)
     _add_norm_quantise[(rows,)](
         x,
         x if delta is None else delta,
@@ -131,21 +129,26 @@ def add_norm_quantise(
         width,
         eps,
         ADD=delta is not None,
-        BLOCK=block,
-        num_warps=_row_warps(block),
+        **_halves(width),
     )
 
 
 def silu_mul_quantise(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
     """As `reference.silu_mul_quantise`."""
     rows, width = out.shape
-    block = triton.next_power_of_2(width)
-    _silu_mul_quantise[(rows,)](gate_up, out, scales, width, BLOCK=block, num_warps=_row_warps(block))
+    _silu_mul_quantise[(rows,)](gate_up, out, scales, width, **_halves(width))
 
 
 def _row_warps(block: int) -> int:
     # 16 numbers a thread: two 16-byte loads of 16-bit floats.
     return min(16, max(1, block // 512))
+
+
+def _halves(width: int) -> dict[str, int]:
+    """A row held in two blocks whose sizes are powers of two: fewer idle lanes than one block would have."""
+    first = triton.next_power_of_2(width) // 2
+    second = triton.next_power_of_2(width - first)
+    return {"FIRST": first, "SECOND": second, "num_warps": _row_warps(first + second)}
 
 
 @triton.jit
@@ -300,47 +303,71 @@ def _silu_mul(gate_up_ptr, out_ptr, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _store_quantised(wide, out_ptr, scales_ptr, row, width, columns, inside):
-    largest = tl.maximum(tl.max(tl.abs(wide), axis=0), 1e-12)
-    tl.store(scales_ptr + row, largest / _FP8_MAX)
-    tl.store(
-        out_ptr + row * width + columns,
-        (wide * (_FP8_MAX / largest)).to(out_ptr.dtype.element_ty),
-        mask=inside,
+def _row(ptr, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
+    """A row as two float32 blocks; zeros beyond its end."""
+    second = FIRST + tl.arange(0, SECOND)
+    return (
+        tl.load(ptr + tl.arange(0, FIRST)).to(tl.float32),
+        tl.load(ptr + second, mask=second < width, other=0.0).to(tl.float32),
     )
 
 
 @triton.jit
-def _quantise(x_ptr, out_ptr, scales_ptr, width, BLOCK: tl.constexpr):
+def _store_row(ptr, left, right, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
+    second = FIRST + tl.arange(0, SECOND)
+    tl.store(ptr + tl.arange(0, FIRST), left.to(ptr.dtype.element_ty))
+    tl.store(ptr + second, right.to(ptr.dtype.element_ty), mask=second < width)
+
+
+@triton.jit
+def _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
+    largest = tl.maximum(tl.max(tl.abs(left), axis=0), tl.max(tl.abs(right), axis=0))
+    largest = tl.maximum(largest, 1e-12)
+    tl.store(scales_ptr + row, largest / _FP8_MAX)
+    scale = _FP8_MAX / largest
+    _store_row(out_ptr + row * width, left * scale, right * scale, width, FIRST, SECOND)
+
+
+@triton.jit
+def _quantise(x_ptr, out_ptr, scales_ptr, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < width
-    x = tl.load(x_ptr + row * width + columns, mask=inside, other=0.0).to(tl.float32)
-    _store_quantised(x, out_ptr, scales_ptr, row, width, columns, inside)
+    left, right = _row(x_ptr + row * width, width, FIRST, SECOND)
+    _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)
 
 
 @triton.jit
 def _add_norm_quantise(
-    x_ptr, delta_ptr, weight_ptr, out_ptr, scales_ptr, width, eps, ADD: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr,
+    delta_ptr,
+    weight_ptr,
+    out_ptr,
+    scales_ptr,
+    width,
+    eps,
+    ADD: tl.constexpr,
+    FIRST: tl.constexpr,
+    SECOND: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < width
-    x = tl.load(x_ptr + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    left, right = _row(x_ptr + row * width, width, FIRST, SECOND)
     if ADD:
-        x += tl.load(delta_ptr + row * width + columns, mask=inside, other=0.0).to(tl.float32)
-        tl.store(x_ptr + row * width + columns, x.to(x_ptr.dtype.element_ty), mask=inside)
-    weight = tl.load(weight_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(x * x, axis=0) / width + eps)
-    _store_quantised(x * scale * weight, out_ptr, scales_ptr, row, width, columns, inside)
+        more_left, more_right = _row(delta_ptr + row * width, width, FIRST, SECOND)
+        left += more_left
+        right += more_right
+        _store_row(x_ptr + row * width, left, right, width, FIRST, SECOND)
+    squares = tl.sum(left * left, axis=0) + tl.sum(right * right, axis=0)
+    scale = tl.rsqrt(squares / width + eps)
+    weight_left, weight_right = _row(weight_ptr, width, FIRST, SECOND)
+    left *= scale * weight_left
+    right *= scale * weight_right
+    _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)
 
 
 @triton.jit
-def _silu_mul_quantise(gate_up_ptr, out_ptr, scales_ptr, width, BLOCK: tl.constexpr):
+def _silu_mul_quantise(gate_up_ptr, out_ptr, scales_ptr, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, BLOCK)
-    inside = columns < width
-    gate_ptr = gate_up_ptr + row * 2 * width + columns
-    gate = tl.load(gate_ptr, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(gate_ptr + width, mask=inside, other=0.0).to(tl.float32)
-    _store_quantised(gate * tl.sigmoid(gate) * up, out_ptr, scales_ptr, row, width, columns, inside)
+    left, right = _row(gate_up_ptr + row * 2 * width, width, FIRST, SECOND)
+    up_left, up_right = _row(gate_up_ptr + row * 2 * width + width, width, FIRST, SECOND)
+    left *= tl.sigmoid(left) * up_left
+    right *= tl.sigmoid(right) * up_right
+    _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)

@@ -1,8 +1,10 @@
 """Texts to token ids to padding-free packs of a token budget. Knows nothing of models or devices.
 
-Texts are taken longest first, so that a pack holds texts of like length, memory trouble shows at once
-and the last pack is made of the shortest. Only numbers of characters are known before tokenising, so
-the order is by characters; tokenising goes on by windows while earlier packs are already at work.
+Texts are taken longest first, so that a pack holds texts of like length and memory trouble shows early;
+only a first small pack is of the shortest, because those are tokenised in no time and the device waits.
+Only numbers of characters are known before tokenising, so the order is by characters; tokenising goes on
+by windows while earlier packs are already at work. It shares the interpreter with whoever drives the
+device, so ids stay in one array a window and no step here takes Python time for each text.
 """
 
 from __future__ import annotations
@@ -23,6 +25,37 @@ _SMALL_SIZES = (16, 32, 48, 64, 128, 256)
 _LARGE_STEP = 128
 # Rough lower bound of characters a token, so that a first window holds about a pack.
 _CHARACTERS_A_TOKEN = 4
+# A window has at least so many texts, because each is tokenised by one thread.
+_WINDOW_TEXTS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class TokenisedTexts:
+    """Texts as token ids, laid end to end.
+
+    ids : (t,) int32.
+    lengths : (n,) int32 tokens of each text.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, lists: Sequence[Sequence[int]]) -> TokenisedTexts:
+        """From one sequence of ids a text."""
+        lengths = np.fromiter((len(ids) for ids in lists), dtype=np.int32, count=len(lists))
+        flat = itertools.chain.from_iterable(lists)
+        return cls(np.fromiter(flat, dtype=np.int32, count=int(lengths.sum())), lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, chosen: np.ndarray) -> TokenisedTexts:
+        """The texts at these places, in this order."""
+        lengths = self.lengths[chosen]
+        firsts = (np.cumsum(self.lengths) - self.lengths)[chosen]
+        shifts = np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
+        return TokenisedTexts(self.ids[shifts + np.arange(len(shifts))], lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +76,16 @@ class Pack:
     starts: np.ndarray
 
     @classmethod
-    def of(cls, positions: Sequence[int], ids: Sequence[np.ndarray]) -> Pack:
-        """Lay texts end to end in the order given."""
-        lengths = np.fromiter((len(text) for text in ids), dtype=np.int32, count=len(ids))
-        used = int(lengths.sum())
+    def of(cls, positions: np.ndarray, texts: TokenisedTexts) -> Pack:
+        """The texts in the order given."""
+        lengths, used = texts.lengths, len(texts.ids)
         total = rounded_tokens(used)
         tokens = np.zeros(total, dtype=np.int32)
-        np.concatenate(ids, out=tokens[:used])
+        tokens[:used] = texts.ids
         starts = np.arange(total, dtype=np.int32)
         starts[:used] = np.repeat(np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
         places = np.arange(total, dtype=np.int32) - starts
-        return cls(np.asarray(positions, dtype=np.int64), lengths, tokens, places, starts)
+        return cls(positions, lengths, tokens, places, starts)
 
     @property
     def last_rows(self) -> np.ndarray:
@@ -67,11 +99,9 @@ class Pack:
 
     def split(self, budget: int) -> list[Pack]:
         """The same texts in packs of at most `budget` tokens (a longer text alone in its own)."""
-        ends = np.cumsum(self.lengths)
-        ids = [self.tokens[end - length : end] for end, length in zip(ends, self.lengths, strict=True)]
         packer = Packer(budget)
-        packs = list(packer.add(self.positions.tolist(), ids))
-        return packs + list(packer.rest())
+        texts = TokenisedTexts(self.tokens[: self.used], self.lengths)
+        return [*packer.add(self.positions, texts), *packer.rest()]
 
 
 def rounded_tokens(count: int) -> int:
@@ -85,54 +115,76 @@ class Packer:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._positions: list[int] = []
-        self._ids: list[np.ndarray] = []
+        self._parts: list[tuple[np.ndarray, TokenisedTexts]] = []
         self._used = 0
 
-    def add(self, positions: Sequence[int], ids: Sequence[np.ndarray]) -> Iterator[Pack]:
+    def add(self, positions: np.ndarray, texts: TokenisedTexts) -> Iterator[Pack]:
         """Take texts; yield the packs that became full."""
-        for position, text in zip(positions, ids, strict=True):
-            if self._used and self._used + len(text) > self.budget:
+        ends = np.cumsum(texts.lengths)
+        start = done = 0
+        while start < len(texts):
+            room = max(0, self.budget - self._used)
+            end = int(np.searchsorted(ends, done + room, side="right"))
+            if end == start and not self._used:
+                end = start + 1  # longer than the budget alone
+            if end > start:
+                reached = int(ends[end - 1])
+                part = TokenisedTexts(texts.ids[done:reached], texts.lengths[start:end])
+                self._parts.append((positions[start:end], part))
+                self._used += reached - done
+                start, done = end, reached
+            if start < len(texts):
                 yield from self.rest()
-            self._positions.append(position)
-            self._ids.append(text)
-            self._used += len(text)
 
     def rest(self) -> Iterator[Pack]:
         """Yield what is left, if anything."""
-        if self._used:
-            pack = Pack.of(self._positions, self._ids)
-            self._positions, self._ids, self._used = [], [], 0
-            yield pack
+        if not self._parts:
+            return
+        positions, parts = zip(*self._parts, strict=True)
+        self._parts, self._used = [], 0
+        ids = np.concatenate([part.ids for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
+        yield Pack.of(np.concatenate(positions), TokenisedTexts(ids, lengths))
 
 
 class Encodes(Protocol):
-    """What turns texts into arrays of token ids."""
+    """What turns texts into token ids."""
 
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One (tokens,) int32 array a text."""
+    def __call__(self, texts: Sequence[str]) -> TokenisedTexts:
+        """The ids of all of them."""
         ...
 
 
 def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pack]:
-    """Tokenise and pack all texts, longest first.
+    """Tokenise and pack all texts.
 
-    Whoever consumes this may lower ``packer.budget`` on the way.
+    Whoever consumes this may change ``packer.budget`` on the way.
     """
+    if len(texts) == 1:  # a query waits for every line here
+        yield Pack.of(np.zeros(1, dtype=np.int64), encode(texts))
+        return
     sizes = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     order = np.argsort(-sizes, kind="stable")
+    short = int(np.searchsorted(np.cumsum(sizes[order[::-1]]), packer.budget * _CHARACTERS_A_TOKEN))
+    if 0 < short < len(order):
+        yield from _packed(order[-short:], texts, encode, packer)
+        yield from packer.rest()
+        order = order[:-short]
     ahead = np.cumsum(sizes[order])
     start = 0
     while start < len(order):
         before = int(ahead[start - 1]) if start else 0
         reach = before + packer.budget * _CHARACTERS_A_TOKEN
-        end = max(start + 1, int(np.searchsorted(ahead, reach, side="right")))
-        window = order[start:end].tolist()
-        ids = encode([texts[i] for i in window])
-        by_length = sorted(range(len(window)), key=lambda i: -len(ids[i]))
-        yield from packer.add([window[i] for i in by_length], [ids[i] for i in by_length])
+        end = max(start + _WINDOW_TEXTS, int(np.searchsorted(ahead, reach, side="right")))
+        yield from _packed(order[start:end], texts, encode, packer)
         start = end
     yield from packer.rest()
+
+
+def _packed(window: np.ndarray, texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pack]:
+    tokenised = encode([texts[i] for i in window.tolist()])
+    by_length = np.argsort(-tokenised.lengths, kind="stable")
+    yield from packer.add(window[by_length], tokenised.take(by_length))
 
 
 class Tokeniser:
@@ -153,13 +205,13 @@ class Tokeniser:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length=max_tokens)
         expected = self._tokenizer.token_to_id(END_TOKEN)
-        require_end_token(self(probe_texts(max_tokens)), expected, model=model, max_tokens=max_tokens)
+        require_end_token(self._lists(probe_texts(max_tokens)), expected, model=model, max_tokens=max_tokens)
 
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One (tokens,) int32 array a text."""
+    def __call__(self, texts: Sequence[str]) -> TokenisedTexts:
+        """The ids of all of them."""
+        return TokenisedTexts.of(self._lists(texts))
+
+    def _lists(self, texts: Sequence[str]) -> list[list[int]]:
         if len(texts) == 1:  # without waking a pool of threads
-            return [np.array(self._tokenizer.encode(texts[0]).ids, dtype=np.int32)]
-        lists = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
-        lengths = [len(ids) for ids in lists]
-        flat = np.fromiter(itertools.chain.from_iterable(lists), dtype=np.int32, count=sum(lengths))
-        return np.split(flat, np.cumsum(lengths)[:-1])
+            return [self._tokenizer.encode(texts[0]).ids]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
