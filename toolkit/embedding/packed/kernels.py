@@ -148,7 +148,7 @@ def _halves(width: int) -> dict[str, int]:
     """A row held in two blocks whose sizes are powers of two: fewer idle lanes than one block would have."""
     first = triton.next_power_of_2(width) // 2
     second = triton.next_power_of_2(width - first)
-    return {"FIRST": first, "SECOND": second, "num_warps": _row_warps(first + second)}
+    return {"FIRST": first, "SECOND": second, "num_warps": _row_warps(2 * first)}
 
 
 @triton.jit
