@@ -136,6 +136,13 @@ def test_settings_that_cannot_be_told_apart():
     assert indistinguishable(close[:40, None], best[:40]).tolist() == [True]
 
 
+def test_a_large_grid_can_still_tell_settings_apart():
+    rng = np.random.default_rng(5)
+    best = qualities(rng, 200)
+    grid = np.column_stack([best * 0.5] * 600 + [best])
+    assert indistinguishable(grid, best).tolist() == [False] * 600 + [True]
+
+
 # --- non-inferiority ---------------------------------------------------------------------------------
 
 

@@ -126,8 +126,11 @@ def indistinguishable(
     Two-sided paired randomisation tests, Holm-adjusted over the columns. Not to be told apart is no proof
     of being equal: that is what `non_inferiorities` is for.
     """
-    p = _sign_flip_p(_differences(values, reference), resamples=resamples, seed=seed)
-    return holm(p) > alpha
+    differences = _differences(values, reference)
+    # The smallest p is 1 / (1 + resamples) and Holm multiplies it by the number of columns: with fewer
+    # resamples than this a large grid could tell nothing apart, however different.
+    resamples = max(resamples, round(2 * differences.shape[1] / alpha))
+    return holm(_sign_flip_p(differences, resamples=resamples, seed=seed)) > alpha
 
 
 def _bootstrap_bounds(
