@@ -199,6 +199,8 @@ def _configured(index, arguments: Mapping[str, int], seed: int):  # noqa: ANN001
             index.cp.niter = arguments["niter"]
     if hasattr(index, "pq"):
         index.pq.cp.seed = seed
+        # Small corpora are measured on purpose; FAISS would print a warning for every sub-quantiser.
+        index.pq.cp.min_points_per_centroid = 1
     if hasattr(index, "do_polysemous_training"):
         # It renumbers centroids for a Hamming filter that no search here uses, and takes most of the time.
         index.do_polysemous_training = False

@@ -1,0 +1,71 @@
+"""What `recommend` says of a results folder, beside a search through every setting by brute force.
+
+The brute force prices, tests and sorts in plain loops over the measurements: no setting that meets the
+limits and is shown to keep the quality may be cheaper than the one recommended. A check, not a timing.
+
+    python benchmarks/recommend_check.py results/grid-minilm-scifact [..more folders] [--save]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from _record import record
+
+from toolkit.experiment.recommend import recommend
+from toolkit.experiment.recommendation import Recommendation
+from toolkit.experiment.results import Results
+from toolkit.measure.noninferiority import non_inferiorities
+
+DEMANDS = (
+    {"keep": 0.95},
+    {"keep": 0.97, "max_p95_ms": 0.5},
+    {"keep": 0.95, "max_bytes_per_vector": 300.0, "corpus_size": 10_000_000},
+)
+
+
+def cheapest_by_brute_force(results: Results, found: Recommendation) -> str | None:
+    """The cheapest setting within the limits that is shown to keep the quality; None if there is none."""
+    table, demand = found.table, found.demand
+    values = results.per_query.pivot(index="query_id", columns="setting", values=demand.metric)
+    allowed = []
+    for _, row in table.iterrows():
+        if demand.max_bytes_per_vector is not None and row["bytes_per_vector"] > demand.max_bytes_per_vector:
+            continue
+        if demand.max_p95_ms is not None and not row["p95_ms"] <= demand.max_p95_ms:
+            continue
+        allowed.append((float(row["usd_per_month"]), float(row["p95_ms"]), row["setting"]))
+    full = found.reference.setting
+    # What costs more than the reference is of no interest, unless the limits rule the reference out.
+    bound = min((key for key in allowed if key[2] == full), default=(float("inf"),))
+    family = [key[2] for key in allowed if key < bound]
+    tested = non_inferiorities(values[family].to_numpy(), values[full].to_numpy(), keep=demand.keep)
+    keeping = {setting for setting, test in zip(family, tested, strict=True) if test.verdict == "keeps"}
+    return min((key for key in allowed if key[2] in keeping | {full}), default=(None,))[-1]
+
+
+def main() -> None:
+    """Ask, check and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    figures: dict[str, object] = {}
+    for folder in options.folders:
+        results = Results.load(folder)
+        for demand in DEMANDS:
+            found = recommend(results, **demand)
+            chosen = found.choice.setting if found.choice else None
+            figures[f"{folder.name} {demand}"] = {
+                "recommended": chosen,
+                "brute_force": cheapest_by_brute_force(results, found),
+                "says": str(found).splitlines(),
+            }
+            print(found, end="\n\n", flush=True)
+    figures["all_agree"] = all(one["recommended"] == one["brute_force"] for one in figures.values())
+    record("recommend_check", figures, options.save)
+
+
+if __name__ == "__main__":
+    main()
