@@ -102,4 +102,7 @@ def _commit() -> str | None:
 
 def _command() -> str:
     program, *arguments = sys.orig_argv if not sys.argv[0] else sys.argv
-    return shlex.join([Path(program).name, *arguments])
+    name = Path(program).name
+    if name == "__main__.py":  # as ``python -m toolkit`` sets it
+        return shlex.join(["python", "-m", Path(program).parent.name, *arguments])
+    return shlex.join([name, *arguments])
