@@ -13,13 +13,14 @@ Overhead is that of `BuiltIndex.bare_search` over calling the FAISS index, in tu
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
-from _record import record
+from _record import ROOT, record
 from all_dims import decaying_vectors
 
 from toolkit.measure.timing import Timed, interleaved
@@ -124,6 +125,14 @@ def overhead(built: BuiltIndex, queries: np.ndarray, search_args: str) -> float:
     return samples["toolkit"].p50_ms / samples["faiss"].p50_ms - 1
 
 
+def million_peak() -> dict[str, float]:
+    """Peak memory over 1,000,000 vectors, as ``search_million.py --save`` recorded it here; empty if not."""
+    recorded = ROOT / "results" / "benchmarks" / "search_million.json"
+    if not recorded.is_file():
+        return {}
+    return {"peak_gib_1m": json.loads(recorded.read_text(encoding="utf-8"))["peak_gib_1m"]}
+
+
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -167,7 +176,7 @@ def main() -> None:
         "rows": options.rows,
         "dims": dims,
         "threads": available_cores(),
-    }
+    } | million_peak()
     record("search_grid", figures, options.save)
 
 
