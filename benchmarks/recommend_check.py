@@ -1,7 +1,8 @@
 """What `recommend` says of a results folder, beside a search through every setting by brute force.
 
-The brute force prices, tests and sorts in plain loops over the measurements: no setting that meets the
-limits and is shown to keep the quality may be cheaper than the one recommended. A check, not a timing.
+The brute force looks at every setting in plain loops: none that meets the limits and is shown to keep the
+quality may be cheaper than the one recommended. It checks the choosing only: prices and the test of
+quality are the package's own on both sides. A check, not a timing.
 
     python benchmarks/recommend_check.py results/grid-minilm-scifact [..more folders] [--save]
 """
