@@ -61,15 +61,15 @@ class Decoder:
     def reserve(self, tokens: int) -> None:
         """Make the buffers for packs of at most `tokens`; raises torch.OutOfMemoryError."""
         self.reserved = 0
-        self._x = self._qkv = self._attended = self._gate_up = None
+        self._x = self._qkv = self._attended = None
         self._arithmetic.reserve(0)
-        shape = self.shape
+        shape, stored = self.shape, self._embedding.dtype
 
-        def rows(width: int) -> torch.Tensor:
-            return torch.empty(tokens, width, device=self._embedding.device, dtype=self._embedding.dtype)
+        def rows(width: int, dtype: torch.dtype) -> torch.Tensor:
+            return torch.empty(tokens, width, device=self._embedding.device, dtype=dtype)
 
-        self._x, self._attended = rows(shape.hidden), rows(shape.q_width)
-        self._qkv, self._gate_up = rows(shape.qkv_width), rows(2 * shape.intermediate)
+        self._x = rows(shape.hidden, self._arithmetic.residual_dtype)
+        self._qkv, self._attended = rows(shape.qkv_width, stored), rows(shape.q_width, stored)
         self._arithmetic.reserve(tokens)
         self.reserved = tokens
 
@@ -77,7 +77,8 @@ class Decoder:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """(n, hidden) float32 unit rows of the texts in `batch`, which must fit what is reserved."""
         total = len(batch.tokens)
-        x = torch.index_select(self._embedding, 0, batch.tokens, out=self._x[:total])
+        x = self._x[:total]
+        x.copy_(self._embedding[batch.tokens])
         delta = None
         for layer in self._layers[:-1]:
             delta = self._layer(layer, x, delta, batch)
@@ -113,7 +114,7 @@ class Decoder:
         # The buffer of all three is large enough, and free: narrow rows of keys and values lie in it densely.
         kv = self._qkv.view(-1)[: len(x) * 2 * shape.kv_width].view(len(x), 2 * shape.kv_width)
         arithmetic.multiply(normed, layer.qkv[shape.q_width :], out=kv)
-        asking = x.new_empty(len(chosen), shape.q_width)
+        asking = kv.new_empty(len(chosen), shape.q_width)
         arithmetic.multiply(arithmetic.pick(normed, chosen), layer.qkv[: shape.q_width], out=asking)
         keys = Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths)
         queries = Queries(asking, layer.q_norm, batch.starts[chosen], chosen)
@@ -123,9 +124,8 @@ class Decoder:
 
     def _mlp(self, layer: LayerWeights, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor | None:
         arithmetic = self._arithmetic
-        gate_up = self._gate_up[: len(x)]
-        arithmetic.multiply(arithmetic.norm(x, delta, layer.mlp_norm), layer.gate_up, out=gate_up)
-        return arithmetic.add(arithmetic.gated(gate_up), layer.down, x)
+        gated = arithmetic.gated(arithmetic.norm(x, delta, layer.mlp_norm), layer.gate_up)
+        return arithmetic.add(gated, layer.down, x)
 
     def _attend(
         self, layer: LayerWeights, queries: Queries, keys: Keys, places: torch.Tensor, *, out: torch.Tensor

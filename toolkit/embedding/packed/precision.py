@@ -42,7 +42,12 @@ Rows = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 class Arithmetic(Protocol):
-    """The steps of a layer that depend on its precision. `Rows` is what `multiply` and `add` take."""
+    """The steps of a layer that depend on its precision. `Rows` is what products take.
+
+    residual_dtype : dtype of the stream that layers add to.
+    """
+
+    residual_dtype: torch.dtype
 
     def matrix(self, weight: torch.Tensor) -> torch.Tensor | Fp8Matrix:
         """A weight as this arithmetic wants it."""
@@ -56,8 +61,8 @@ class Arithmetic(Protocol):
         """Add `delta` to the residual `x` in place; return the normalised rows."""
         ...
 
-    def gated(self, gate_up: torch.Tensor) -> Rows:
-        """The activated rows of the MLP."""
+    def gated(self, rows: Rows, weight: torch.Tensor | Fp8Matrix) -> Rows:
+        """The activated rows of the MLP: `reference.gated_product`."""
         ...
 
     def rows(self, x: torch.Tensor) -> Rows:
@@ -78,7 +83,13 @@ class Arithmetic(Protocol):
 
 
 class Plain:
-    """Products in the weights' own dtype; the residual is added inside the product."""
+    """Products in the weights' own dtype; the residual is float32 and added inside the product.
+
+    72 additions rounded to bfloat16 are most of what bfloat16 costs at the 4B shape: with a float32
+    residual its cosine to float32 goes from 0.9990 to 0.9995, for 1 % of the time.
+    """
+
+    residual_dtype = torch.float32
 
     def __init__(
         self, shape: DecoderShape, ops: ModuleType, *, device: torch.device, dtype: torch.dtype
@@ -96,8 +107,8 @@ class Plain:
     def norm(self, x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         return self._ops.rms_norm(x, weight, self._shape.norm_eps, out=self._normed[: len(x)])
 
-    def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
-        return self._ops.silu_mul(gate_up, out=self._gated[: len(gate_up)])
+    def gated(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return self._ops.gated_product(rows, weight, out=self._gated[: len(rows)])
 
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -109,7 +120,12 @@ class Plain:
         torch.mm(rows, weight.t(), out=out)
 
     def add(self, rows: torch.Tensor, weight: torch.Tensor, x: torch.Tensor) -> None:
-        x.addmm_(rows, weight.t())
+        if rows.dtype == x.dtype:
+            x.addmm_(rows, weight.t())
+        elif x.is_cuda:
+            torch.addmm(x, rows, weight.t(), out_dtype=x.dtype, out=x)
+        else:  # torch has products with another output dtype on CUDA only
+            x.add_(rows.float() @ weight.t().float())
 
 
 class Fp8:
@@ -119,6 +135,7 @@ class Fp8:
         self, shape: DecoderShape, ops: ModuleType, *, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._shape, self._ops, self._device, self._dtype = shape, ops, device, dtype
+        self.residual_dtype = dtype
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
             raise ModelError(
                 f"{torch.cuda.get_device_name(device)} has no FP8 arithmetic; "
@@ -129,18 +146,23 @@ class Fp8:
         return Fp8Matrix.of(weight)
 
     def reserve(self, tokens: int) -> None:
-        self._bytes = self._scales = self._delta = None
+        self._bytes = self._scales = self._delta = self._gate_up = None
         widest = max(self._shape.hidden, self._shape.q_width, self._shape.intermediate)
         self._bytes = torch.empty(tokens * widest, device=self._device, dtype=FP8)
         self._scales = torch.empty(tokens, 1, device=self._device, dtype=torch.float32)
         self._delta = torch.empty(tokens, self._shape.hidden, device=self._device, dtype=self._dtype)
+        self._gate_up = torch.empty(
+            tokens, 2 * self._shape.intermediate, device=self._device, dtype=self._dtype
+        )
 
     def norm(self, x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor) -> Rows:
         out, scales = self._buffers(len(x), self._shape.hidden)
         self._ops.add_norm_quantise(x, delta, weight, self._shape.norm_eps, out=out, scales=scales)
         return out, scales
 
-    def gated(self, gate_up: torch.Tensor) -> Rows:
+    def gated(self, rows: Rows, weight: Fp8Matrix) -> Rows:
+        gate_up = self._gate_up[: len(rows[1])]
+        self.multiply(rows, weight, out=gate_up)
         out, scales = self._buffers(len(gate_up), self._shape.intermediate)
         self._ops.silu_mul_quantise(gate_up, out=out, scales=scales)
         return out, scales

@@ -110,9 +110,12 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
     return out
 
 
-def silu_mul(gate_up: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-    """SwiGLU (Shazeer 2020): SiLU of the left half of each row, times the right half."""
-    gate, up = gate_up.float().chunk(2, dim=-1)
+def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    """SwiGLU (Shazeer 2020): SiLU of x times the upper half of `weight`, times x times the lower half.
+
+    x : (n, inputs). weight : (2 x width, inputs). out : (n, width).
+    """
+    gate, up = (x @ weight.t()).float().chunk(2, dim=-1)
     return out.copy_(silu(gate) * up)
 
 
@@ -140,7 +143,7 @@ def add_norm_quantise(
 
 
 def silu_mul_quantise(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
-    """`quantise` of `silu_mul`."""
+    """`quantise` SiLU of the left half of each row, times the right half."""
     gate, up = gate_up.float().chunk(2, dim=-1)
     quantise(silu(gate) * up, out=out, scales=scales)
 
