@@ -5,6 +5,7 @@
     packing.py     texts to token ids to padding-free packs; knows nothing of models
     reference.py   the layer's operations in plain torch: runs anywhere, defines what is right
     kernels.py     the same operations as Triton kernels, for CUDA
+    hopper.py      attention of long texts for Hopper, in Gluon
     precision.py   how a layer multiplies: as it is stored, or in FP8
     decoder.py     one forward pass over a pack
     runner.py      packs on a device: overlapping copies, graphs, what to do when memory runs out

@@ -23,6 +23,7 @@ class Batch:
     tokens, places, starts : (t,) int32, as in `packing.Pack`.
     last_rows : (n,) int32 row of each text's last token; may be followed by repetitions.
     lengths : tokens of each text, for operations that go text by text; empty where kernels do the work.
+    longest : tokens of the longest text.
     """
 
     tokens: torch.Tensor
@@ -30,6 +31,7 @@ class Batch:
     starts: torch.Tensor
     last_rows: torch.Tensor
     lengths: Sequence[int]
+    longest: int
 
 
 class Decoder:
@@ -101,6 +103,7 @@ class Decoder:
             shape.q_width + shape.kv_width,
             shape.kv_heads,
             batch.lengths,
+            batch.longest,
         )
         queries = Queries(qkv[:, : shape.q_width], layer.q_norm, batch.starts)
         attended = self._attend(layer, queries, keys, batch.places, out=self._attended[: len(x)])
@@ -116,7 +119,7 @@ class Decoder:
         arithmetic.multiply(normed, layer.qkv[shape.q_width :], out=kv)
         asking = kv.new_empty(len(chosen), shape.q_width)
         arithmetic.multiply(arithmetic.pick(normed, chosen), layer.qkv[: shape.q_width], out=asking)
-        keys = Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths)
+        keys = Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths, batch.longest)
         queries = Queries(asking, layer.q_norm, batch.starts[chosen], chosen)
         attended = self._attend(layer, queries, keys, batch.places, out=torch.empty_like(asking))
         x = x[chosen]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from types import ModuleType
 
 import torch
 import triton
@@ -28,8 +29,12 @@ _Q_TILE, _K_TILE, _WARPS, _STAGES = 64, 64, 4, 3
 _MOST_SHARED = 4  # query heads in one tile
 # Gated product: rows and columns of a tile, inputs a step, tiles of rows walked together, and the fewest
 # rows for which it beats cuBLAS with a kernel after it.
-_GATED_TILE, _GATED_INPUTS, _GATED_GROUP, _GATED_ROWS = 128, 64, 8, 2_048
+_GATED_TILE, _GATED_INPUTS, _GATED_GROUP, _GATED_ROWS = 128, 64, 16, 2_048
 _HOPPER = 9
+# Versions of Triton whose experimental part, Gluon, `hopper` is written for.
+_GLUON_VERSIONS = ("3.6.", "3.7.")
+# Tokens of a pack's longest text from which Hopper's own attention wins; the heads it is written for.
+_LONG_TEXT, _HOPPER_HEAD_DIM = 1_024, 128
 
 
 def _shared_heads(group: int) -> int:
@@ -65,6 +70,10 @@ def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, p
 def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
     """As `reference.attend`."""
     rows, head_dim = len(queries.rows), queries.norm.shape[0]
+    if keys.longest >= _LONG_TEXT and queries.ends is None and head_dim == _HOPPER_HEAD_DIM:
+        hopper = _hopper(out.device)
+        if hopper:
+            return hopper.attend(queries, keys, eps, rotary=rotary, out=out)
     heads = queries.rows.shape[1] // head_dim
     shared = _shared_heads(heads // keys.kv_heads)
     ends = queries.ends
@@ -104,7 +113,7 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
 def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
     """As `reference.gated_product`; many rows on Hopper in one kernel, which never writes what it gates."""
     (rows, inputs), width = x.shape, out.shape[1]
-    if rows < _GATED_ROWS or not _gates_in_one(x.device) or width % _GATED_TILE or inputs % 8:
+    if rows < _GATED_ROWS or not _is_hopper(x.device) or width % _GATED_TILE or inputs % 8:
         gate_up = torch.mm(x, weight.t())
         _silu_mul[(rows, triton.cdiv(width, 1024))](gate_up, out, width, BLOCK=1024, num_warps=4)
         return out
@@ -131,9 +140,18 @@ def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -
 
 
 @functools.cache
-def _gates_in_one(device: torch.device) -> bool:
-    # Tuned for, and measured on, Hopper; the tiles need its shared memory.
+def _is_hopper(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device)[0] == _HOPPER
+
+
+@functools.cache
+def _hopper(device: torch.device) -> ModuleType | None:
+    """The kernels for Hopper, where this is one and Triton is of a version that they are written for."""
+    if not _is_hopper(device) or not triton.__version__.startswith(_GLUON_VERSIONS):
+        return None
+    from toolkit.embedding.packed import hopper
+
+    return hopper
 
 
 def quantise(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:

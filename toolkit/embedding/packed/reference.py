@@ -56,6 +56,7 @@ class Keys:
 
     buffer : (t, width); keys start at column `k_column`, values at `v_column`.
     lengths : tokens of each text, filler left out; empty when only kernels look (they need no lengths).
+    longest : tokens of the longest text.
     """
 
     buffer: torch.Tensor
@@ -63,6 +64,7 @@ class Keys:
     v_column: int
     kv_heads: int
     lengths: Sequence[int]
+    longest: int
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:

@@ -122,12 +122,14 @@ class _Plan:
     integers : tokens, places and starts of each row; last rows.
     texts : how many last rows there are: the last is repeated up to a round number.
     lengths : of the texts, where no kernels run.
+    longest : tokens of the longest text.
     """
 
     integers: np.ndarray
     total: int
     texts: int
     lengths: Sequence[int]
+    longest: int
 
     @classmethod
     def of(cls, pack: Pack, *, fused: bool) -> _Plan:
@@ -138,7 +140,7 @@ class _Plan:
         # Making the list of a pack of thousands takes time that kernels do not need spent.
         lengths = () if fused else pack.lengths.tolist()
         integers = np.concatenate([pack.tokens, pack.places, pack.starts, filled])
-        return cls(integers, total, texts, lengths)
+        return cls(integers, total, texts, lengths, int(pack.lengths.max()))
 
     @property
     def repeats(self) -> bool:
@@ -155,6 +157,7 @@ class _Plan:
             starts=starts,
             last_rows=last,
             lengths=self.lengths,
+            longest=self.longest,
         )
 
 
