@@ -72,6 +72,7 @@ def plain_loop(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> dic
             )
         else:
             index = faiss.index_factory(cell.dim, factory, faiss.METRIC_INNER_PRODUCT)
+        _seed(index)
         index.train(rows)
         index.add(rows)
         name, _, value = cell.search_args.partition("=")
@@ -87,6 +88,14 @@ def plain_loop(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> dic
             best = np.take_along_axis(best, np.argsort(-scores, axis=1)[:, :K], axis=1)
         found[cell] = best
     return found
+
+
+def _seed(index: faiss.Index) -> None:
+    """The seed that a family has: luck of the k-means alone moves overlap at nprobe=4 by 0.06."""
+    if hasattr(index, "cp"):
+        index.cp.seed = 0
+    if hasattr(index, "hnsw"):
+        index.hnsw.rng = faiss.RandomGenerator(0)
 
 
 def family_grid(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> dict[Cell, np.ndarray]:

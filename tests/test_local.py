@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -199,6 +200,16 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(bert):
     embedder._forward = small_device
     np.testing.assert_allclose(embedder.encode(SENTENCES), expected, atol=2e-6)
     assert embedder.batch_tokens < 64
+
+
+def test_a_link_to_a_folder_has_its_own_name_and_the_folders_revision(tmp_path, cls_model):
+    stored = tmp_path / "package" / "model"
+    shutil.copytree(cls_model, stored)
+    link = tmp_path / "all-tiny-v2"
+    link.symlink_to(stored, target_is_directory=True)
+    direct, linked = (find_checkpoint(LocalConfig(model=str(folder))) for folder in (stored, link))
+    assert (direct.name, linked.name) == ("package/model", "all-tiny-v2")
+    assert direct.revision == linked.revision
 
 
 def test_a_hub_id_resolves_to_its_commit_offline(tmp_path, cls_model, monkeypatch):

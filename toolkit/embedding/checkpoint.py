@@ -261,10 +261,14 @@ def _snapshot(model: str, revision: str | None) -> Path:
 
 
 def _folder_name(folder: Path) -> str:
-    """What to call a folder: a hub snapshot by its id, a folder called ``model`` with its parent."""
+    """What to call a folder: a hub snapshot by its id, a folder called ``model`` with its parent.
+
+    A link to a folder has its own name, which its user chose.
+    """
     parts = folder.resolve().parts
     if len(parts) > 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return parts[-3].removeprefix("models--").replace("--", "/")
+    parts = Path(os.path.abspath(folder)).parts  # noqa: PTH100 - `resolve` would follow the link
     return "/".join(parts[-2:]) if parts[-1] == "model" else parts[-1]
 
 
