@@ -128,6 +128,47 @@ def test_lower_precisions_stay_near(model_folder, expected):
         assert least <= cosines.min() < 1.0 - 1e-7
 
 
+@pytest.fixture(scope="module")
+def wide_heads_folder(tmp_path_factory):
+    """Heads of 128 numbers and an MLP of whole tiles, as published models have; thousands of tokens."""
+    from transformers import Qwen3Config, Qwen3Model
+
+    folder = tmp_path_factory.mktemp("qwen3-wide")
+    torch.manual_seed(5)
+    config = Qwen3Config(
+        vocab_size=62,
+        hidden_size=256,
+        intermediate_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=128,
+        max_position_embeddings=4_096,
+    )
+    Qwen3Model(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+        ),
+    ],
+)
+def test_long_and_short_texts_together_in_16_bits(wide_heads_folder, device):
+    texts = [" ".join(WORDS[i % 60] for i in range(count)) for count in (1, 2, 17, 64, 300, 1_100, 2_500)]
+    exact = load(wide_heads_folder).encode(texts)
+    config = LocalConfig(model=str(wide_heads_folder), device=device, dtype="bfloat16", batch_tokens=8_192)
+    embedder = PackedEmbedder.load(config, find_checkpoint(config))
+    for rows in (embedder.encode(texts), np.concatenate([embedder.encode([text]) for text in texts])):
+        cosines = (rows * exact).sum(axis=1)
+        assert 0.999 <= cosines.min() < 1.0 - 1e-7
+
+
 def test_a_tokenizer_without_the_end_token_is_refused(model_folder, tmp_path):
     for file in model_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
