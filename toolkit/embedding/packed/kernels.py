@@ -352,8 +352,8 @@ def _gated_product(
     GROUP: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    # Programs stay and take every so-manieth tile. GROUP tiles of rows go through all columns together, so
-    # that what is in use at one time fits the second-level cache.
+    # As many programs as multiprocessors, each taking tile after tile. GROUP tiles of rows go through all
+    # columns together, so that what is in use at one time fits the second-level cache.
     column_tiles = width // TILE
     for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, programs):
         first = tile // (GROUP * column_tiles) * GROUP

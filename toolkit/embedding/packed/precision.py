@@ -85,8 +85,8 @@ class Arithmetic(Protocol):
 class Plain:
     """Products in the weights' own dtype; the residual is float32 and added inside the product.
 
-    72 additions rounded to bfloat16 are most of what bfloat16 costs at the 4B shape: with a float32
-    residual its cosine to float32 goes from 0.9990 to 0.9995, for 1 % of the time.
+    Rounding the residual to bfloat16 after each of 72 additions is most of what bfloat16 costs at the 4B
+    shape: in float32 the cosine to float32 goes from 0.9990 to 0.9996, for 1.7 % of the time.
     """
 
     residual_dtype = torch.float32
