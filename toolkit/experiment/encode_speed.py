@@ -131,7 +131,8 @@ class EncodeSpeed:
         for dim, samples in self.latency_ms.items():
             p50, p95, p99 = np.percentile(samples, [50, 95, 99])
             lines.append(f"dimension {dim}: p50 {p50:.3f} ms, p95 {p95:.3f} ms, p99 {p99:.3f} ms, one query")
-        lines.append(f"the dimension moves the median by {self.dimension_effect_ms:.3f} ms")
+        if len(self.latency_ms) > 1:
+            lines.append(f"the dimension moves the median by {self.dimension_effect_ms:.3f} ms")
         return "\n".join(lines)
 
     @property
