@@ -44,24 +44,26 @@ def write_tokenizer(folder, *, end_token=True):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def random_model(*, seed, **sizes):
+    from transformers import Qwen3Config, Qwen3Model
+
+    torch.manual_seed(seed)
+    return Qwen3Model(Qwen3Config(vocab_size=62, num_key_value_heads=2, **sizes))
+
+
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     """A small random Qwen3 with grouped heads, head dimension apart from hidden / heads, uneven norms."""
-    from transformers import Qwen3Config, Qwen3Model
-
     folder = tmp_path_factory.mktemp("qwen3")
-    torch.manual_seed(3)
-    config = Qwen3Config(
-        vocab_size=62,
+    model = random_model(
+        seed=3,
         hidden_size=96,
         intermediate_size=160,
         num_hidden_layers=3,
         num_attention_heads=4,
-        num_key_value_heads=2,
         head_dim=32,
         max_position_embeddings=128,
     )
-    model = Qwen3Model(config)
     for name, parameter in model.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
@@ -87,8 +89,8 @@ def expected(model_folder):
     return torch.nn.functional.normalize(torch.stack(states), dim=-1).numpy()
 
 
-def load(folder, **settings_):
-    config = LocalConfig(model=str(folder), device="cpu", engine="packed", **settings_)
+def load(folder, device="cpu", **settings_):
+    config = LocalConfig(model=str(folder), device=device, engine="packed", **settings_)
     return PackedEmbedder.load(config, find_checkpoint(config))
 
 
@@ -131,21 +133,17 @@ def test_lower_precisions_stay_near(model_folder, expected):
 @pytest.fixture(scope="module")
 def wide_heads_folder(tmp_path_factory):
     """Heads of 128 numbers and an MLP of whole tiles, as published models have; thousands of tokens."""
-    from transformers import Qwen3Config, Qwen3Model
-
     folder = tmp_path_factory.mktemp("qwen3-wide")
-    torch.manual_seed(5)
-    config = Qwen3Config(
-        vocab_size=62,
+    model = random_model(
+        seed=5,
         hidden_size=256,
         intermediate_size=384,
         num_hidden_layers=2,
         num_attention_heads=8,
-        num_key_value_heads=2,
         head_dim=128,
         max_position_embeddings=4_096,
     )
-    Qwen3Model(config).save_pretrained(folder)
+    model.save_pretrained(folder)
     write_tokenizer(folder)
     return folder
 
@@ -162,8 +160,7 @@ def wide_heads_folder(tmp_path_factory):
 def test_long_and_short_texts_together_in_16_bits(wide_heads_folder, device):
     texts = [" ".join(WORDS[i % 60] for i in range(count)) for count in (1, 2, 17, 64, 300, 1_100, 2_500)]
     exact = load(wide_heads_folder).encode(texts)
-    config = LocalConfig(model=str(wide_heads_folder), device=device, dtype="bfloat16", batch_tokens=8_192)
-    embedder = PackedEmbedder.load(config, find_checkpoint(config))
+    embedder = load(wide_heads_folder, device, dtype="bfloat16", batch_tokens=8_192)
     for rows in (embedder.encode(texts), np.concatenate([embedder.encode([text]) for text in texts])):
         cosines = (rows * exact).sum(axis=1)
         assert 0.999 <= cosines.min() < 1.0 - 1e-7

@@ -25,11 +25,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from toolkit.embedding.packed.kernels import LOG2_E, shared_heads
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 
 # Rows of each group of warps, keys of a tile, tiles fetched ahead. By measurement on an H100.
 _ROWS, _K_TILE, _STAGES = 64, 128, 2
-_MOST_SHARED = 4  # query heads in one tile
 _GROUP_REGISTERS, _FETCH_REGISTERS = 240, 24
 _barrier = getattr(gl, "barrier", None) or gl.thread_barrier  # renamed after Triton 3.6
 
@@ -38,7 +38,7 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
     """As `reference.attend`, for a query of every row."""
     rows, head_dim = len(queries.rows), queries.norm.shape[0]
     heads = queries.rows.shape[1] // head_dim
-    shared = math.gcd(heads // keys.kv_heads, _MOST_SHARED)
+    shared = shared_heads(heads // keys.kv_heads)
     dtype = gl.bfloat16 if keys.buffer.dtype == torch.bfloat16 else gl.float16
     tile = [_K_TILE, head_dim]
     layout = gl.NVMMASharedLayout.get_default_for(tile, dtype)
@@ -58,7 +58,7 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
         keys.k_column,
         keys.v_column,
         eps,
-        math.log2(math.e) / math.sqrt(head_dim),
+        LOG2_E / math.sqrt(head_dim),
         HEAD_DIM=head_dim,
         SHARED=shared,
         ROWS=_ROWS,
@@ -88,31 +88,20 @@ def _fetch(keys, fetched, begin, steps, k_column, v_column, K_TILE: gl.constexpr
 
 @gluon.jit
 def _rotate_queries(
-    into,
-    queries_ptr,
-    norm_ptr,
-    cos_ptr,
-    sin_ptr,
-    starts_ptr,
-    group_row,
-    n_rows,
-    first_column,
-    stride,
-    eps,
-    HEAD_DIM: gl.constexpr,
-    SHARED: gl.constexpr,
-    ROWS: gl.constexpr,
+    into, where, span, group_row, eps, HEAD_DIM: gl.constexpr, SHARED: gl.constexpr, ROWS: gl.constexpr
 ):
     """Normalised and rotated query heads of a group of warps, into shared memory."""
+    queries_ptr, norm_ptr, cos_ptr, sin_ptr, _, starts_ptr = where
+    _, n_rows, first_column, stride, _, _, _, _ = span
     HALF: gl.constexpr = HEAD_DIM // 2
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
     offsets = gl.arange(0, ROWS, layout=gl.SliceLayout(1, LAYOUT))
     half = gl.arange(0, HALF, layout=gl.SliceLayout(0, LAYOUT))
     rows = gl.minimum(group_row + offsets // SHARED, n_rows - 1)
     columns = first_column + offsets % SHARED * HEAD_DIM
-    where = (rows.to(gl.int64) * stride + columns)[:, None] + half[None, :]
-    low = gl.load(queries_ptr + where).to(gl.float32)
-    high = gl.load(queries_ptr + HALF + where).to(gl.float32)
+    places = (rows.to(gl.int64) * stride + columns)[:, None] + half[None, :]
+    low = gl.load(queries_ptr + places).to(gl.float32)
+    high = gl.load(queries_ptr + HALF + places).to(gl.float32)
     angles = (rows - gl.load(starts_ptr + rows))[:, None] * HALF + half[None, :]
     cos = gl.load(cos_ptr + angles)
     sin = gl.load(sin_ptr + angles)
@@ -155,8 +144,8 @@ def _attend_group(
     STAGES: gl.constexpr,
 ):
     k_tiles, v_tiles, k_full, k_free, v_full, v_free = fetched
-    queries_ptr, norm_ptr, cos_ptr, sin_ptr, out_ptr, starts_ptr = where
-    tile_row, n_rows, first_column, q_stride, out_stride, begin, steps, open_steps = span
+    _, _, _, _, out_ptr, starts_ptr = where
+    tile_row, n_rows, first_column, _, out_stride, begin, steps, open_steps = span
     eps, scale_log2 = scales
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, K_TILE, 16])
     MIXED: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
@@ -166,22 +155,7 @@ def _attend_group(
 
     group_row = tile_row + group * (ROWS // SHARED)
     q = q_tiles.index(group)
-    _rotate_queries(
-        q,
-        queries_ptr,
-        norm_ptr,
-        cos_ptr,
-        sin_ptr,
-        starts_ptr,
-        group_row,
-        n_rows,
-        first_column,
-        q_stride,
-        eps,
-        HEAD_DIM,
-        SHARED,
-        ROWS,
-    )
+    _rotate_queries(q, where, span, group_row, eps, HEAD_DIM, SHARED, ROWS)
 
     last = gl.minimum(group_row + gl.arange(0, ROWS, layout=gl.SliceLayout(1, SCORES)) // SHARED, n_rows - 1)
     first = gl.load(starts_ptr + last)

@@ -21,7 +21,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from toolkit.embedding.packed.reference import FP8_MAX, Keys, Queries, Rotary
 
-_LOG2_E = math.log2(math.e)
+LOG2_E = math.log2(math.e)
 _FP8_MAX = tl.constexpr(FP8_MAX)
 # Attention: queries (positions x heads that share keys) and keys worked on at once, warps, pipeline depth.
 # By measurement on an H200.
@@ -37,7 +37,8 @@ _GLUON_VERSIONS = ("3.6.", "3.7.")
 _LONG_TEXT, _HOPPER_HEAD_DIM = 1_024, 128
 
 
-def _shared_heads(group: int) -> int:
+def shared_heads(group: int) -> int:
+    """How many of the `group` query heads that see the same keys go into one tile."""
     return math.gcd(group, _MOST_SHARED)
 
 
@@ -75,18 +76,15 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
         if hopper:
             return hopper.attend(queries, keys, eps, rotary=rotary, out=out)
     heads = queries.rows.shape[1] // head_dim
-    shared = _shared_heads(heads // keys.kv_heads)
+    shared = shared_heads(heads // keys.kv_heads)
     ends = queries.ends
     count = triton.cdiv(rows, _Q_TILE // shared)
-    buffer = TensorDescriptor(
-        keys.buffer, list(keys.buffer.shape), list(keys.buffer.stride()), [_K_TILE, head_dim]
-    )
     _attend[(count * (heads // shared),)](
         queries.rows,
         queries.norm,
         rotary.cos,
         rotary.sin,
-        buffer,
+        TensorDescriptor.from_tensor(keys.buffer, [_K_TILE, head_dim]),
         out,
         queries.starts,
         queries.starts if ends is None else ends,
@@ -98,7 +96,7 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
         keys.k_column,
         keys.v_column,
         eps,
-        _LOG2_E / math.sqrt(head_dim),
+        LOG2_E / math.sqrt(head_dim),
         OWN_ROW=ends is None,
         HEAD_DIM=head_dim,
         SHARED=shared,
@@ -121,7 +119,7 @@ def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -
     def tiles(matrix: torch.Tensor, columns: int) -> TensorDescriptor:
         return TensorDescriptor.from_tensor(matrix, [_GATED_TILE, columns])
 
-    programs = torch.cuda.get_device_properties(x.device).multi_processor_count
+    programs = _multiprocessors(x.device)
     _gated_product[(programs,)](
         tiles(x, _GATED_INPUTS),
         tiles(weight, _GATED_INPUTS),
@@ -137,6 +135,11 @@ def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -
         num_warps=8,
     )
     return out
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @functools.cache
