@@ -255,6 +255,16 @@ def test_recall_throughput_needs_search_arguments(curve, grid):
     assert grid_charts.recall_by_throughput(grid).axes[0].get_yscale() == "log"
 
 
+def test_labels_of_a_narrow_range_of_recall_do_not_cover_each_other(grid):
+    narrow = grid.assign(**{"overlap@10": 0.2363 + 0.0027 * np.linspace(0, 1, len(grid))})
+    chart = grid_charts.recall_by_throughput(narrow)
+    chart.canvas.draw()
+    for axes in chart.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 2
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_every_axis_says_its_unit(grid):
     for kind in kinds().values():
         if kind.possible(grid):

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from toolkit.errors import ResultsError
 from toolkit.report.axes import cost_axis
@@ -138,6 +139,8 @@ def recall_by_throughput(frame: pd.DataFrame, recall: str = "overlap@10") -> Cha
         )
         axes.annotate(f"{dim} dimensions", (0.03, 0.03), xycoords="axes fraction", fontweight="bold")
         axes.margins(0.06)
+        # A panel is narrow, and at a short dimension recall spans so little that its labels are long.
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(f"{recall} (0 to 1)")
     cost_axis(panels[0].yaxis, curves["qps"], "queries/s")
     panels[0].set_ylabel(quantity("qps").axis)
