@@ -12,7 +12,6 @@ from toolkit.embedding.checkpoint import find_checkpoint
 from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.endtoken import END_TOKEN
 from toolkit.embedding.packed import DecoderShape, PackedEmbedder, supports
-from toolkit.embedding.packed.ahead import ahead
 from toolkit.embedding.packed.packing import Pack, Packer, TokenisedTexts, packs, rounded_tokens
 from toolkit.embedding.packed.shape import QWEN3_SHAPES
 from toolkit.errors import ModelError, PlanError
@@ -268,21 +267,24 @@ def test_packs_hold_every_text_once_within_the_budget(sizes, budget, smaller):
     assert isinstance(made[0], Pack)
 
 
-def test_ahead_keeps_order_raises_late_and_stops_early():
-    made = []
+def test_only_the_last_pack_is_not_full(model_folder):
+    embedder = load(model_folder, batch_tokens=64)
+    sizes = [pack.used for pack in embedder.packs([f"w{i % 60} w1 w2" for i in range(100)])]
+    assert sum(sizes) == 400
+    assert sizes[:-1] == [4, 16, *[64] * 5]
+    assert 0 < sizes[-1] <= 64
 
-    def numbers():
-        for i in range(100):
-            made.append(i)
-            yield i
-            if i == 5:
-                raise ValueError("broken")
 
-    seen = []
-    with pytest.raises(ValueError, match="broken"):
-        seen.extend(ahead(numbers(), depth=2))
-    assert seen == list(range(6))
-    made.clear()
-    stream = ahead(iter(range(100)), depth=2)
-    assert next(stream) == 0
-    stream.close()
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_recorded_pass_gives_what_the_first_one_gave(wide_heads_folder):
+    embedder = load(wide_heads_folder, "cuda", dtype="bfloat16", batch_tokens=8_192)
+    rng = np.random.default_rng(0)
+    ids = [TokenisedTexts.of([rng.integers(1, 62, 40).tolist() for _ in range(20)]) for _ in range(5)]
+    made = [Pack.of(np.arange(20) + 20 * i, texts) for i, texts in enumerate(ids)]
+    first = [load(wide_heads_folder, "cuda", dtype="bfloat16").stream_packs([pack]) for pack in made]
+    expected = {int(places[0]): rows for blocks in first for places, rows in blocks}
+    for _ in range(2):  # all of one size, so each pass after the second uses the memory of the one before
+        found = {int(places[0]): rows for places, rows in list(embedder.stream_packs(made))}
+        assert found.keys() == expected.keys()
+        for place, rows in expected.items():
+            np.testing.assert_array_equal(found[place], rows)

@@ -9,7 +9,6 @@
     precision.py   how a layer multiplies: as it is stored, or in FP8
     decoder.py     one forward pass over a pack
     runner.py      packs on a device: overlapping copies, graphs, what to do when memory runs out
-    ahead.py       an iterator run some items ahead in a thread
     engine.py      the embedder: texts in, rows out
 
 Importing this package loads no torch.

@@ -15,6 +15,9 @@ from toolkit.embedding.packed.precision import Arithmetic
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 from toolkit.embedding.packed.weights import LayerWeights, Weights
 
+# Tokens of a text from which kernels may take another way; by measurement on an H100.
+LONG_TEXT = 1_024
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -23,7 +26,7 @@ class Batch:
     tokens, places, starts : (t,) int32, as in `packing.Pack`.
     last_rows : (n,) int32 row of each text's last token; may be followed by repetitions.
     lengths : tokens of each text, for operations that go text by text; empty where kernels do the work.
-    longest : tokens of the longest text.
+    long : whether some text has LONG_TEXT tokens or more.
     """
 
     tokens: torch.Tensor
@@ -31,7 +34,7 @@ class Batch:
     starts: torch.Tensor
     last_rows: torch.Tensor
     lengths: Sequence[int]
-    longest: int
+    long: bool
 
 
 class Decoder:
@@ -103,7 +106,7 @@ class Decoder:
             shape.q_width + shape.kv_width,
             shape.kv_heads,
             batch.lengths,
-            batch.longest,
+            batch.long,
         )
         queries = Queries(qkv[:, : shape.q_width], layer.q_norm, batch.starts)
         attended = self._attend(layer, queries, keys, batch.places, out=self._attended[: len(x)])
@@ -119,7 +122,7 @@ class Decoder:
         arithmetic.multiply(normed, layer.qkv[shape.q_width :], out=kv)
         asking = kv.new_empty(len(chosen), shape.q_width)
         arithmetic.multiply(arithmetic.pick(normed, chosen), layer.qkv[: shape.q_width], out=asking)
-        keys = Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths, batch.longest)
+        keys = Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths, batch.long)
         queries = Queries(asking, layer.q_norm, batch.starts[chosen], chosen)
         attended = self._attend(layer, queries, keys, batch.places, out=torch.empty_like(asking))
         x = x[chosen]

@@ -13,7 +13,6 @@ from toolkit.embedding.checkpoint import Checkpoint
 from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.encodable import encodable
 from toolkit.embedding.packed import reference
-from toolkit.embedding.packed.ahead import ahead
 from toolkit.embedding.packed.decoder import Decoder
 from toolkit.embedding.packed.packing import Pack, Packer, Tokeniser, packs
 from toolkit.embedding.packed.precision import Fp8, Plain
@@ -28,11 +27,8 @@ _MIN_DIM = 32  # Qwen3-Embedding model card
 _CPU_BUDGET = 4_096
 _GPU_BUDGET = 65_536  # tokens; half as many is 1 % slower on an H200
 _FREE_MEMORY_SHARE = 0.5
-_PACKS_AHEAD = 3
 # The first pack's share of the budget, and how fast packs grow from there.
 _FIRST_SHARE, _GROWTH = 16, 4
-# Fewer texts than this are tokenised in line: a thread would cost more than it hides.
-_INLINE_TEXTS = 32
 
 
 @dataclass(frozen=True)
@@ -160,11 +156,12 @@ class PackedEmbedder(StreamingEmbedder):
         return self._runner.budget
 
     def stream(self, texts: Sequence[str]) -> Iterator[Block]:
-        """Yield packs as they finish."""
-        clean = encodable(texts)
-        if len(clean) < _INLINE_TEXTS:
-            return self.stream_packs(self.packs(clean))
-        return self.stream_packs(ahead(self.packs(clean), depth=_PACKS_AHEAD))
+        """Yield packs as they finish.
+
+        A pack is tokenised while the device works on the one before; a thread for it would take the
+        interpreter from whoever starts the device's work, which costs more than it hides.
+        """
+        return self.stream_packs(self.packs(encodable(texts)))
 
     def packs(self, texts: Sequence[str]) -> Iterator[Pack]:
         """Tokenise and pack, without running anything; follows the budget as it changes.

@@ -33,8 +33,8 @@ _GATED_TILE, _GATED_INPUTS, _GATED_GROUP, _GATED_ROWS = 128, 64, 16, 2_048
 _HOPPER = 9
 # Versions of Triton whose experimental part, Gluon, `hopper` is written for.
 _GLUON_VERSIONS = ("3.6.", "3.7.")
-# Tokens of a pack's longest text from which Hopper's own attention wins; the heads it is written for.
-_LONG_TEXT, _HOPPER_HEAD_DIM = 1_024, 128
+# The heads that Hopper's own attention is written for; it wins on long texts.
+_HOPPER_HEAD_DIM = 128
 
 
 def shared_heads(group: int) -> int:
@@ -71,7 +71,7 @@ def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, p
 def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
     """As `reference.attend`."""
     rows, head_dim = len(queries.rows), queries.norm.shape[0]
-    if keys.longest >= _LONG_TEXT and queries.ends is None and head_dim == _HOPPER_HEAD_DIM:
+    if keys.long and queries.ends is None and head_dim == _HOPPER_HEAD_DIM:
         hopper = _hopper(out.device)
         if hopper:
             return hopper.attend(queries, keys, eps, rotary=rotary, out=out)

@@ -3,8 +3,8 @@
 Texts are taken longest first, so that a pack holds texts of like length and memory trouble shows early;
 only a first small pack is of the shortest, because those are tokenised in no time and the device waits.
 Only numbers of characters are known before tokenising, so the order is by characters; tokenising goes on
-by windows while earlier packs are already at work. It shares the interpreter with whoever drives the
-device, so ids stay in one array a window and no step here takes Python time for each text.
+by windows while earlier packs are already at work. Ids stay in one array a window and no step here takes
+Python time for each text, so that the device does not wait for it.
 """
 
 from __future__ import annotations
@@ -169,7 +169,6 @@ def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pac
     short = int(np.searchsorted(np.cumsum(sizes[order[::-1]]), packer.budget * _CHARACTERS_A_TOKEN))
     if 0 < short < len(order):
         yield from _packed(order[-short:], texts, encode, packer)
-        yield from packer.rest()
         order = order[:-short]
     ahead = np.cumsum(sizes[order])
     start = 0

@@ -56,7 +56,7 @@ class Keys:
 
     buffer : (t, width); keys start at column `k_column`, values at `v_column`.
     lengths : tokens of each text, filler left out; empty when only kernels look (they need no lengths).
-    longest : tokens of the longest text.
+    long : whether some text is long enough for another kernel to pay.
     """
 
     buffer: torch.Tensor
@@ -64,7 +64,7 @@ class Keys:
     v_column: int
     kv_heads: int
     lengths: Sequence[int]
-    longest: int
+    long: bool
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:

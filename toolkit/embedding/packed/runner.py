@@ -8,33 +8,47 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from toolkit.embedding.packed.decoder import Batch, Decoder
+from toolkit.embedding.packed.decoder import LONG_TEXT, Batch, Decoder
 from toolkit.embedding.packed.packing import Pack
 from toolkit.embedding.protocol import Block
 from toolkit.errors import ModelError
 
 # Packs queued on the device: while one is computed the next is already there.
 _IN_FLIGHT = 2
-# Below this many tokens a pack's time is mostly launches, which a graph leaves out.
-_GRAPH_TOKENS = 512
-_GRAPH_TEXTS = 16
-_TEXTS_STEP = 16
+# A pass is 250 to 500 launches, 10 to 20 ms of Python. Below this many tokens a small model is done sooner,
+# and a graph, which leaves them out, pays; so many graphs are kept.
+_GRAPH_TOKENS = 16_384
+_GRAPHS = 16
+_FEWEST_TEXTS = 16
 
 
-@dataclass(frozen=True, eq=False)
 class _Pending:
-    positions: np.ndarray
-    rows: torch.Tensor
-    done: torch.cuda.Event | None
+    """Rows that the device may still be working on.
+
+    lent : whether `rows` is memory that a later pack will overwrite.
+    """
+
+    def __init__(
+        self, positions: np.ndarray, rows: torch.Tensor, done: torch.cuda.Event | None, *, lent: bool = False
+    ) -> None:
+        self._positions, self._rows, self._done, self._lent = positions, rows, done, lent
+
+    def settle(self) -> None:
+        """Wait for the rows, and keep them where nothing overwrites them."""
+        if self._done is not None:
+            self._done.synchronize()
+        if self._lent:
+            self._rows = self._rows.clone()
+        self._done, self._lent = None, False
 
     def block(self) -> Block:
-        if self.done is not None:
-            self.done.synchronize()
-        return self.positions, self.rows.numpy()
+        self.settle()
+        return self._positions, self._rows.numpy()
 
 
 class Runner:
@@ -47,8 +61,8 @@ class Runner:
         self._decoder = decoder
         self._device = device
         self._fused = fused
-        self._seen: set[tuple[int, int]] = set()
-        self._graphs: dict[tuple[int, int], _Graph] = {}
+        self._seen: set[_Size] = set()
+        self._graphs: dict[_Size, _Graph] = {}  # the one used last comes last
         self.budget = budget
 
     def run(self, packs: Iterable[Pack]) -> Iterator[Block]:
@@ -81,8 +95,7 @@ class Runner:
                 ) from error
         else:
             return []
-        self._graphs.clear()
-        self._decoder.reserve(0)
+        self._reserve(0)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self.budget = max(1, reserved // 2)
@@ -91,87 +104,122 @@ class Runner:
     def _submit(self, pack: Pack) -> _Pending:
         total = len(pack.tokens)
         if total > self._decoder.reserved:
-            self._graphs.clear()
-            self._decoder.reserve(max(total, self.budget))
+            self._reserve(max(total, self.budget))
         count = len(pack.positions)
         plan = _Plan.of(pack, fused=self._fused)
-        host = torch.from_numpy(plan.integers)
         if self._device.type != "cuda":
-            return _Pending(pack.positions, self._decoder(plan.batch(host))[:count], None)
-        host = host.pin_memory()
-        key = (total, plan.texts)
-        if key in self._graphs:
-            rows = self._graphs[key].replay(host)
-        elif plan.repeats and key in self._seen:
-            self._graphs[key] = graph = _Graph(self._decoder, plan, host.to(self._device))
-            rows = graph.replay(host)
-        else:
-            self._seen.add(key)
-            rows = self._decoder(plan.batch(host.to(self._device, non_blocking=True)))
+            rows = self._decoder(plan.batch(torch.from_numpy(plan.integers)))
+            return _Pending(pack.positions, rows[:count], None)
+        graph = self._graph(plan)
+        if graph is not None:
+            return graph.replay(plan.integers, pack.positions)
+        integers = torch.from_numpy(plan.integers).pin_memory().to(self._device, non_blocking=True)
+        rows = self._decoder(plan.batch(integers))
         result = torch.empty(count, rows.shape[1], dtype=torch.float32, pin_memory=True)
         result.copy_(rows[:count], non_blocking=True)
         done = torch.cuda.Event()
         done.record()
         return _Pending(pack.positions, result, done)
 
+    def _reserve(self, tokens: int) -> None:
+        """Make room for packs of so many tokens; graphs are bound to the room they were recorded in."""
+        for graph in self._graphs.values():
+            graph.settle()
+        self._graphs.clear()
+        self._decoder.reserve(tokens)
+
+    def _graph(self, plan: _Plan) -> _Graph | None:
+        """The graph for packs of this size, if there have been any before."""
+        if not plan.repeats:
+            return None
+        if plan.size not in self._seen:
+            self._seen.add(plan.size)
+            return None
+        graph = self._graphs.pop(plan.size, None)
+        if graph is None:
+            if len(self._graphs) == _GRAPHS:
+                self._graphs.pop(next(iter(self._graphs))).settle()
+            graph = _Graph(self._decoder, plan, beside=next(iter(self._graphs.values()), None))
+        self._graphs[plan.size] = graph
+        return graph
+
+
+class _Size(NamedTuple):
+    """What a recorded pass depends on: tokens, last rows, and whether some text is long."""
+
+    total: int
+    texts: int
+    long: bool
+
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
     """A pack as one array of integers, for one copy, and how to read it.
 
-    integers : tokens, places and starts of each row; last rows.
-    texts : how many last rows there are: the last is repeated up to a round number.
+    integers : tokens, places and starts of each row; last rows, the last one repeated up to a round number.
     lengths : of the texts, where no kernels run.
-    longest : tokens of the longest text.
     """
 
     integers: np.ndarray
-    total: int
-    texts: int
+    size: _Size
     lengths: Sequence[int]
-    longest: int
 
     @classmethod
     def of(cls, pack: Pack, *, fused: bool) -> _Plan:
         last, total = pack.last_rows, len(pack.tokens)
-        texts = 1 if len(last) == 1 else -(-len(last) // _TEXTS_STEP) * _TEXTS_STEP
+        texts = 1 if len(last) == 1 else max(_FEWEST_TEXTS, 1 << (len(last) - 1).bit_length())
         filled = np.full(texts, last[-1], dtype=np.int32)
         filled[: len(last)] = last
         # Making the list of a pack of thousands takes time that kernels do not need spent.
         lengths = () if fused else pack.lengths.tolist()
         integers = np.concatenate([pack.tokens, pack.places, pack.starts, filled])
-        return cls(integers, total, texts, lengths, int(pack.lengths.max()))
+        return cls(integers, _Size(total, texts, bool(pack.lengths.max() >= LONG_TEXT)), lengths)
 
     @property
     def repeats(self) -> bool:
         """Whether packs of this shape will come again and are worth a graph."""
-        return not self.lengths and self.total <= _GRAPH_TOKENS and self.texts <= _GRAPH_TEXTS
+        return not self.lengths and self.size.total <= _GRAPH_TOKENS
 
     def batch(self, integers: torch.Tensor) -> Batch:
         """The pack, given its integers on the device."""
-        rows, last = integers.split([3 * self.total, self.texts])
-        tokens, places, starts = rows.view(3, self.total).unbind(0)
+        total, texts, long = self.size
+        rows, last = integers.split([3 * total, texts])
+        tokens, places, starts = rows.view(3, total).unbind(0)
         return Batch(
             tokens=tokens,
             places=places,
             starts=starts,
             last_rows=last,
             lengths=self.lengths,
-            longest=self.longest,
+            long=long,
         )
 
 
 class _Graph:
-    """A recorded forward pass of one pack size, replayed with a single call."""
+    """A recorded forward pass of one pack size, its copies in and out too, replayed with a single call."""
 
-    def __init__(self, decoder: Decoder, plan: _Plan, integers: torch.Tensor) -> None:
-        self._integers = integers
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._rows = decoder(plan.batch(integers))
+    def __init__(self, decoder: Decoder, plan: _Plan, *, beside: _Graph | None) -> None:
+        """`beside` shares its memory: graphs run one at a time, and copy out what they made."""
+        self._host = torch.from_numpy(plan.integers).pin_memory()
+        self._integers = self._host.to(decoder.device)
+        self._rows = torch.empty(plan.size.texts, decoder.shape.hidden, dtype=torch.float32, pin_memory=True)
+        self._done = torch.cuda.Event()
+        self._latest: _Pending | None = None
+        self.recorded = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.recorded, pool=beside and beside.recorded.pool()):
+            self._integers.copy_(self._host, non_blocking=True)
+            self._rows.copy_(decoder(plan.batch(self._integers)), non_blocking=True)
 
-    def replay(self, host: torch.Tensor) -> torch.Tensor:
-        """The rows; valid until the next replay."""
-        self._integers.copy_(host, non_blocking=True)
-        self._graph.replay()
-        return self._rows
+    def replay(self, integers: np.ndarray, positions: np.ndarray) -> _Pending:
+        """Start a pass; a pass started before is waited for, because both use the same memory."""
+        self.settle()
+        self._host.numpy()[:] = integers
+        self.recorded.replay()
+        self._done.record()
+        self._latest = _Pending(positions, self._rows[: len(positions)], self._done, lent=True)
+        return self._latest
+
+    def settle(self) -> None:
+        """Wait for the pass started last, and let its rows be kept elsewhere."""
+        if self._latest is not None:
+            self._latest.settle()
