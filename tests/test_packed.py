@@ -12,7 +12,15 @@ from toolkit.embedding.checkpoint import find_checkpoint
 from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.endtoken import END_TOKEN
 from toolkit.embedding.packed import DecoderShape, PackedEmbedder, supports
-from toolkit.embedding.packed.packing import Pack, Packer, TokenisedTexts, packs, rounded_tokens
+from toolkit.embedding.packed.frequent import Frequent
+from toolkit.embedding.packed.packing import (
+    COARSE_TOKENS,
+    Pack,
+    Packer,
+    TokenisedTexts,
+    packs,
+    rounded_tokens,
+)
 from toolkit.embedding.packed.shape import QWEN3_SHAPES
 from toolkit.errors import ModelError, PlanError
 
@@ -265,6 +273,33 @@ def test_packs_hold_every_text_once_within_the_budget(sizes, budget, smaller):
             assert (pack.starts[pack.used :] == np.arange(pack.used, len(pack.tokens))).all()
             assert (pack.places[pack.used :] == 0).all()
     assert isinstance(made[0], Pack)
+
+
+def test_room_goes_to_what_comes_most_often():
+    dropped = []
+    frequent = Frequent(2, drop=dropped.append)
+
+    def visit(key):
+        return frequent.get(key, lambda: f"made for {key}")
+
+    assert [visit("a"), visit("a"), visit("a")] == [None, "made for a", "made for a"]
+    assert [visit("b"), visit("b")] == [None, "made for b"]
+    assert [visit(key) for key in "cccc"] == [None] * 4
+    assert not dropped
+    assert visit("c") == "made for c"  # the fifth visit is more than twice the two of b
+    assert dropped == ["made for b"]
+    assert visit("b") is None
+    frequent.clear()
+    assert sorted(dropped) == ["made for a", "made for b", "made for c"]
+    assert frequent.any() is None
+    assert visit("a") == "made for a"
+
+
+def test_packs_that_can_be_recorded_have_few_sizes():
+    sizes = {rounded_tokens(count) for count in range(1, COARSE_TOKENS + 1)}
+    assert len(sizes) < 50
+    assert max(sizes) == COARSE_TOKENS
+    assert all(count <= rounded_tokens(count) <= 1.125 * count + 128 for count in range(1, 70_000, 7))
 
 
 def test_only_the_last_pack_is_not_full(model_folder):

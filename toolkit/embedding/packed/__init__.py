@@ -8,6 +8,7 @@
     hopper.py      attention of long texts for Hopper, in Gluon
     precision.py   how a layer multiplies: as it is stored, or in FP8
     decoder.py     one forward pass over a pack
+    frequent.py    room for what is dear to make, given to what comes most often
     runner.py      packs on a device: overlapping copies, graphs, what to do when memory runs out
     engine.py      the embedder: texts in, rows out
 

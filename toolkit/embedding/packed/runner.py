@@ -14,16 +14,17 @@ import numpy as np
 import torch
 
 from toolkit.embedding.packed.decoder import LONG_TEXT, Batch, Decoder
-from toolkit.embedding.packed.packing import Pack
+from toolkit.embedding.packed.frequent import Frequent
+from toolkit.embedding.packed.packing import COARSE_TOKENS, Pack
 from toolkit.embedding.protocol import Block
 from toolkit.errors import ModelError
 
 # Packs queued on the device: while one is computed the next is already there.
 _IN_FLIGHT = 2
-# A pass is 250 to 500 launches, 10 to 20 ms of Python. Below this many tokens a small model is done sooner,
+# A pass is 250 to 500 launches, 10 to 20 ms of Python. Up to this many tokens a small model is done sooner,
 # and a graph, which leaves them out, pays; so many graphs are kept.
-_GRAPH_TOKENS = 16_384
-_GRAPHS = 16
+_GRAPH_TOKENS = COARSE_TOKENS
+_GRAPHS = 32
 _FEWEST_TEXTS = 16
 
 
@@ -61,8 +62,7 @@ class Runner:
         self._decoder = decoder
         self._device = device
         self._fused = fused
-        self._seen: set[_Size] = set()
-        self._graphs: dict[_Size, _Graph] = {}  # the one used last comes last
+        self._graphs: Frequent[_Size, _Graph] = Frequent(_GRAPHS, drop=_Graph.settle)
         self.budget = budget
 
     def run(self, packs: Iterable[Pack]) -> Iterator[Block]:
@@ -110,7 +110,7 @@ class Runner:
         if self._device.type != "cuda":
             rows = self._decoder(plan.batch(torch.from_numpy(plan.integers)))
             return _Pending(pack.positions, rows[:count], None)
-        graph = self._graph(plan)
+        graph = self._graphs.get(plan.size, lambda: self._record(plan)) if plan.repeats else None
         if graph is not None:
             return graph.replay(plan.integers, pack.positions)
         integers = torch.from_numpy(plan.integers).pin_memory().to(self._device, non_blocking=True)
@@ -123,25 +123,11 @@ class Runner:
 
     def _reserve(self, tokens: int) -> None:
         """Make room for packs of so many tokens; graphs are bound to the room they were recorded in."""
-        for graph in self._graphs.values():
-            graph.settle()
         self._graphs.clear()
         self._decoder.reserve(tokens)
 
-    def _graph(self, plan: _Plan) -> _Graph | None:
-        """The graph for packs of this size, if there have been any before."""
-        if not plan.repeats:
-            return None
-        if plan.size not in self._seen:
-            self._seen.add(plan.size)
-            return None
-        graph = self._graphs.pop(plan.size, None)
-        if graph is None:
-            if len(self._graphs) == _GRAPHS:
-                self._graphs.pop(next(iter(self._graphs))).settle()
-            graph = _Graph(self._decoder, plan, beside=next(iter(self._graphs.values()), None))
-        self._graphs[plan.size] = graph
-        return graph
+    def _record(self, plan: _Plan) -> _Graph:
+        return _Graph(self._decoder, plan, beside=self._graphs.any())
 
 
 class _Size(NamedTuple):
