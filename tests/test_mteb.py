@@ -322,6 +322,14 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     again = sweep_tasks(second, [local_task(data)], dims=[128], out=tmp_path)
     assert second.texts
     assert again.equals(frame)
+    # What the scores were made on: a line a run that made some, none for the one in the middle.
+    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert len(runs) == 2
+    for run in runs:
+        assert (run["tasks"], run["dims"], run["instructions"]) == (["small"], [128, 256], ["default"])
+        assert run["versions"]["mteb"] == mteb.__version__
+        assert run["hardware"]["cores"]
+        assert run["space"]["fingerprint"] == StaticEmbedder().space.fingerprint
 
 
 def test_results_of_other_content_are_not_taken(tmp_path):

@@ -10,6 +10,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +25,14 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from toolkit.data.mteb_tasks import load_task_data
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
+from toolkit.experiment.environment import environment
 from toolkit.files import write_atomically
 from toolkit.mteb_adapter.encoder import MtebEncoder
 from toolkit.mteb_adapter.frame import TASKS_FILE, read_frame
 from toolkit.progress import progress_bar
 from toolkit.space import Instruction
+
+RUNS_FILE = "runs.jsonl"
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +55,8 @@ def sweep_tasks(
     tasks : of mteb, or local ones: see `open_tasks`.
     dims : the full dimension is always run too, as the others are compared with it.
     instructions : ``"default"`` is each task's own prompt, ``"none"`` no prompt, else a text for all.
-    out : mteb's result files go to ``<out>/results``; ``mteb.ResultCache(out)`` reads them.
+    out : mteb's result files go to ``<out>/results``; ``mteb.ResultCache(out)`` reads them. Each run that
+        has something to do leaves a line in ``<out>/runs.jsonl``: hardware, versions, command, settings.
     cache : full-dimension vectors on disk; None keeps them in memory, for one task at a time.
 
     What `out` holds already is not run again, unless the task's data or revision changed. A task's
@@ -61,6 +66,7 @@ def sweep_tasks(
     """
     encoders = _encoders(embedder, dims, instructions, cache)
     results = _open_results(out, tasks)
+    _note_run(Path(out), embedder, encoders, tasks, results)
     failures: list[DataError] = []
     total = len(tasks) * len(encoders)
     with progress_bar(total=total, label="mteb", unit="run") as bar, _quiet():
@@ -113,6 +119,27 @@ def _open_results(out: str | Path, tasks: Sequence[AbsTask]) -> mteb.ResultCache
             f"results folder {folder} cannot be written ({error.strerror}); choose another with --out"
         ) from error
     return mteb.ResultCache(folder)
+
+
+def _note_run(
+    out: Path,
+    embedder: Embedder,
+    encoders: Sequence[MtebEncoder],
+    tasks: Sequence[AbsTask],
+    results: mteb.ResultCache,
+) -> None:
+    """Write down what the scores of this run are made on, unless all of them are there."""
+    parts = [part for task in tasks for part in (_leaves(task) or [task])]
+    if all(_finished(encoder, part, results) for part in parts for encoder in encoders):
+        return
+    about = environment() | {
+        "space": asdict(embedder.space) | {"fingerprint": embedder.space.fingerprint},
+        "tasks": [task.metadata.name for task in tasks],
+        "dims": sorted({encoder.dim for encoder in encoders}),
+        "instructions": list(dict.fromkeys(encoder.instruction.label for encoder in encoders)),
+    }
+    with (out / RUNS_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(about, ensure_ascii=False) + "\n")
 
 
 def _run_task(task: AbsTask, encoders: Sequence[MtebEncoder], results: mteb.ResultCache) -> Iterator[None]:
