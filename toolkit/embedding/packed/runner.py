@@ -48,8 +48,11 @@ class _Pending:
         self._done, self._lent = None, False
 
     def block(self) -> Block:
+        """The rows, once: whoever still holds this afterwards holds no memory."""
         self.settle()
-        return self._positions, self._rows.numpy()
+        rows = self._rows.numpy()
+        del self._rows
+        return self._positions, rows
 
 
 class Runner:
