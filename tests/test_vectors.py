@@ -32,7 +32,11 @@ def test_truncate_is_prefix_then_unit_norm(rows, data):
 def test_truncating_twice_is_truncating_once(rows, data):
     longer = data.draw(st.integers(1, rows.shape[1]))
     shorter = data.draw(st.integers(1, longer))
-    np.testing.assert_allclose(truncate(truncate(rows, longer), shorter), truncate(rows, shorter), atol=1e-6)
+    whole, prefix = (np.linalg.norm(rows[:, :dim].astype(np.float64), axis=1) for dim in (longer, shorter))
+    # A prefix that is smaller yet is no longer a float32 once its row has norm 1.
+    held = (prefix == 0) | (prefix > 1e-30 * whole)
+    twice, once = truncate(truncate(rows, longer), shorter), truncate(rows, shorter)
+    np.testing.assert_allclose(twice[held], once[held], atol=1e-6)
 
 
 def test_input_is_left_alone():
