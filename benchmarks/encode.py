@@ -62,7 +62,7 @@ def main() -> None:
         return
     figures: dict[str, object] = {"ceiling_tflops": round(matmul_ceiling("cuda"), 1)}
     figures |= bandwidth()
-    # The profiler part comes last of all: once used, torch's profiler slows every launch of the process.
+    # The profiler part comes last of all: once used, torch's profiler seems to slow all launches that follow.
     for part in (part for part in PARTS if part in options.parts):
         for shape in options.shapes:
             begin = time.perf_counter()
