@@ -7,9 +7,12 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from toolkit.space import EmbeddingSpace
 
 _PACKAGES = (
     "embedding-toolkit",
@@ -29,8 +32,8 @@ _PACKAGES = (
 )
 
 
-def environment() -> dict[str, object]:
-    """Hardware, thread limits, package versions, commit, command and UTC time, as plain values."""
+def environment(space: EmbeddingSpace) -> dict[str, object]:
+    """Hardware, thread limits, package versions, commit, command, UTC time and `space`, as plain values."""
     return {
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command(),
@@ -40,6 +43,7 @@ def environment() -> dict[str, object]:
             name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ
         },
         "versions": versions(),
+        "space": asdict(space) | {"fingerprint": space.fingerprint},
     }
 
 

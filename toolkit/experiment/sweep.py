@@ -7,7 +7,6 @@ them in turns, derive. Everything measured is in the raw store before the next s
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -174,9 +173,8 @@ def _write(
     measurements, per_query = tables
     measurements.insert(0, "dataset", data.name)
     measurements.insert(1, "model", embedder.space.model)
-    about = environment() | {
+    about = environment(embedder.space) | {
         "data": {"name": data.name, "hash": data.content_hash, "size": repr(data)},
-        "space": asdict(embedder.space) | {"fingerprint": embedder.space.fingerprint},
     }
     try:
         out.mkdir(parents=True, exist_ok=True)

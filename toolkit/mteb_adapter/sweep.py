@@ -7,11 +7,10 @@ shares with the next: loaded data, prepared texts and full-dimension vectors. Kn
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +31,13 @@ from toolkit.mteb_adapter.frame import TASKS_FILE, read_frame
 from toolkit.progress import progress_bar
 from toolkit.space import Instruction
 
-RUNS_FILE = "runs.jsonl"
-
 if TYPE_CHECKING:
     import pandas as pd
     from mteb.results import TaskResult
 
     from toolkit.embedding.cache import VectorCache
+
+RUNS_FILE = "runs.jsonl"
 
 
 def sweep_tasks(
@@ -66,14 +65,14 @@ def sweep_tasks(
     """
     encoders = _encoders(embedder, dims, instructions, cache)
     results = _open_results(out, tasks)
-    _note_run(Path(out), embedder, encoders, tasks, results)
+    note = functools.cache(functools.partial(_note_run, Path(out) / RUNS_FILE, embedder, encoders, tasks))
     failures: list[DataError] = []
     total = len(tasks) * len(encoders)
     with progress_bar(total=total, label="mteb", unit="run") as bar, _quiet():
         for task in tasks:
             bar.set_description(f"mteb {task.metadata.name}")
             try:
-                for _ in _run_task(task, encoders, results):
+                for _ in _run_task(task, encoders, results, note):
                     bar.update()
             except DataError as error:
                 if isinstance(error.__cause__, ConnectionError):
@@ -122,32 +121,29 @@ def _open_results(out: str | Path, tasks: Sequence[AbsTask]) -> mteb.ResultCache
 
 
 def _note_run(
-    out: Path,
-    embedder: Embedder,
-    encoders: Sequence[MtebEncoder],
-    tasks: Sequence[AbsTask],
-    results: mteb.ResultCache,
+    file: Path, embedder: Embedder, encoders: Sequence[MtebEncoder], tasks: Sequence[AbsTask]
 ) -> None:
-    """Write down what the scores of this run are made on, unless all of them are there."""
-    parts = [part for task in tasks for part in (_leaves(task) or [task])]
-    if all(_finished(encoder, part, results) for part in parts for encoder in encoders):
-        return
-    about = environment() | {
-        "space": asdict(embedder.space) | {"fingerprint": embedder.space.fingerprint},
+    """Write down what the scores of this run are made on."""
+    about = environment(embedder.space) | {
         "tasks": [task.metadata.name for task in tasks],
         "dims": sorted({encoder.dim for encoder in encoders}),
         "instructions": list(dict.fromkeys(encoder.instruction.label for encoder in encoders)),
     }
-    with (out / RUNS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(about, ensure_ascii=False) + "\n")
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(about, ensure_ascii=False) + "\n")
 
 
-def _run_task(task: AbsTask, encoders: Sequence[MtebEncoder], results: mteb.ResultCache) -> Iterator[None]:
-    """Run one task at every setting, yielding after each."""
+def _run_task(
+    task: AbsTask,
+    encoders: Sequence[MtebEncoder],
+    results: mteb.ResultCache,
+    note: Callable[[], None],
+) -> Iterator[None]:
+    """Run one task at every setting, yielding after each; `note` is called before anything is scored."""
     if isinstance(task, AbsTaskAggregate):
         # Its parts share their data between settings; mteb then only combines their results.
         for leaf in _leaves(task):
-            for _ in _run_task(leaf, encoders, results):
+            for _ in _run_task(leaf, encoders, results, note):
                 pass
         for encoder in encoders:
             _evaluate(encoder, task, results)
@@ -158,6 +154,7 @@ def _run_task(task: AbsTask, encoders: Sequence[MtebEncoder], results: mteb.Resu
         for encoder in encoders:
             if not _finished(encoder, task, results):
                 load_task_data(task)
+                note()
                 _evaluate(encoder, task, results)
             yield
     finally:
@@ -220,7 +217,7 @@ def _quiet() -> Iterator[None]:
     """No bars of datasets or of mteb's bitext evaluator, which has no switch, below the sweep's own."""
     drawn, bar = datasets.is_progress_bar_enabled(), bitext_mining_evaluator.tqdm
     datasets.disable_progress_bars()
-    bitext_mining_evaluator.tqdm = partial(bar, disable=True)
+    bitext_mining_evaluator.tqdm = functools.partial(bar, disable=True)
     try:
         yield
     finally:
