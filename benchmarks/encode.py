@@ -63,17 +63,19 @@ def main() -> None:
     figures: dict[str, object] = {"ceiling_tflops": round(matmul_ceiling("cuda"), 1)}
     figures |= bandwidth()
     # The profiler part comes last of all: once used, torch's profiler seems to slow all launches that follow.
-    for part in (part for part in PARTS if part in options.parts):
-        for shape in options.shapes:
-            begin = time.perf_counter()
-            for name, found in PARTS[part](shape, figures, options.tokenizer):
-                figures[name] = found
-                print(name, json.dumps(found), flush=True)
-            gc.collect()
-            torch.cuda.empty_cache()
-            print(f"-- {part} {shape}: {time.perf_counter() - begin:.0f} s", flush=True)
-    figures["ceiling_after_tflops"] = round(matmul_ceiling("cuda"), 1)
-    record("encode_h100", figures, options.save)
+    try:
+        for part in (part for part in PARTS if part in options.parts):
+            for shape in options.shapes:
+                begin = time.perf_counter()
+                for name, found in PARTS[part](shape, figures, options.tokenizer):
+                    figures[name] = found
+                    print(name, json.dumps(found), flush=True)
+                gc.collect()
+                torch.cuda.empty_cache()
+                print(f"-- {part} {shape}: {time.perf_counter() - begin:.0f} s", flush=True)
+        figures["ceiling_after_tflops"] = round(matmul_ceiling("cuda"), 1)
+    finally:  # an interrupted run keeps what it has
+        record("encode_h100", figures, options.save)
 
 
 def toolkit_embedder(shape: str, dtype: str, tokenizer: Path, **settings: int) -> PackedEmbedder:

@@ -5,15 +5,19 @@ The last layer is worked out for each text's last token only: nothing reads the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 
 from toolkit.embedding.packed.precision import Arithmetic
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 from toolkit.embedding.packed.weights import LayerWeights, Weights
+
+if TYPE_CHECKING:
+    from toolkit.embedding.packed.few_tokens import FewTokens
 
 # Tokens of a text from which kernels may take another way; by measurement on an H100.
 LONG_TEXT = 1_024
@@ -41,9 +45,17 @@ class Decoder:
     """A Qwen3 decoder with its buffers; one pass at a time.
 
     ops : `reference` or `kernels`.
+    few_tokens : makes what does small packs in a way of its own, or says None.
     """
 
-    def __init__(self, weights: Weights, arithmetic: Arithmetic, ops: ModuleType) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        arithmetic: Arithmetic,
+        ops: ModuleType,
+        *,
+        few_tokens: Callable[[Weights, Rotary], FewTokens | None] | None = None,
+    ) -> None:
         shape = weights.shape
         self.shape = shape
         self._arithmetic = arithmetic
@@ -56,12 +68,20 @@ class Decoder:
             theta=shape.rope_theta,
             device=weights.embedding.device,
         )
+        self._few_tokens = few_tokens(weights, self._rotary) if few_tokens else None
         self.reserved = 0
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self._embedding.device
+
+    def rows(self, used: int, total: int) -> int:
+        """Rows worth passing of a pack of `total`, of which the first `used` are texts."""
+        return min(total, self._few_tokens.tokens(used)) if self._does_few(used) else total
+
+    def _does_few(self, tokens: int) -> bool:
+        return self._few_tokens is not None and tokens <= self._few_tokens.most
 
     def reserve(self, tokens: int) -> None:
         """Make the buffers for packs of at most `tokens`; raises torch.OutOfMemoryError."""
@@ -82,6 +102,9 @@ class Decoder:
     def __call__(self, batch: Batch) -> torch.Tensor:
         """(n, hidden) float32 unit rows of the texts in `batch`, which must fit what is reserved."""
         total = len(batch.tokens)
+        if self._does_few(total):
+            states = self._few_tokens(batch.tokens, batch.places, batch.starts)
+            return torch.nn.functional.normalize(states[batch.last_rows], dim=-1)
         x = self._x[:total]
         x.copy_(self._embedding[batch.tokens])
         delta = None

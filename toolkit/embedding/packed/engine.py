@@ -14,6 +14,7 @@ from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.encodable import encodable
 from toolkit.embedding.packed import reference
 from toolkit.embedding.packed.decoder import Decoder
+from toolkit.embedding.packed.few_tokens import FewTokens
 from toolkit.embedding.packed.packing import Pack, Packer, Tokeniser, packs
 from toolkit.embedding.packed.precision import Fp8, Plain
 from toolkit.embedding.packed.runner import Runner
@@ -92,7 +93,8 @@ class PackedEmbedder(StreamingEmbedder):
         arithmetic = (Fp8 if setting.fp8 else Plain)(
             weights.shape, ops, device=setting.device, dtype=setting.stored
         )
-        decoder = Decoder(weights, arithmetic, ops)
+        few_tokens = FewTokens.of if setting.fused and not setting.fp8 else None
+        decoder = Decoder(weights, arithmetic, ops, few_tokens=few_tokens)
         budget = budget or _affordable_tokens(weights.shape, setting)
         self._runner = Runner(decoder, device=setting.device, budget=budget, fused=setting.fused)
 

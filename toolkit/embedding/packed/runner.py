@@ -109,7 +109,7 @@ class Runner:
         if total > self._decoder.reserved:
             self._reserve(max(total, self.budget))
         count = len(pack.positions)
-        plan = _Plan.of(pack, fused=self._fused)
+        plan = _Plan.of(pack, rows=self._decoder.rows(pack.used, total), fused=self._fused)
         if self._device.type != "cuda":
             rows = self._decoder(plan.batch(torch.from_numpy(plan.integers)))
             return _Pending(pack.positions, rows[:count], None)
@@ -154,15 +154,16 @@ class _Plan:
     lengths: Sequence[int]
 
     @classmethod
-    def of(cls, pack: Pack, *, fused: bool) -> _Plan:
-        last, total = pack.last_rows, len(pack.tokens)
+    def of(cls, pack: Pack, *, rows: int, fused: bool) -> _Plan:
+        last = pack.last_rows
         texts = 1 if len(last) == 1 else max(_FEWEST_TEXTS, 1 << (len(last) - 1).bit_length())
         filled = np.full(texts, last[-1], dtype=np.int32)
         filled[: len(last)] = last
         # Making the list of a pack of thousands takes time that kernels do not need spent.
         lengths = () if fused else pack.lengths.tolist()
-        integers = np.concatenate([pack.tokens, pack.places, pack.starts, filled])
-        return cls(integers, _Size(total, texts, bool(pack.lengths.max() >= LONG_TEXT)), lengths)
+        integers = np.concatenate([pack.tokens[:rows], pack.places[:rows], pack.starts[:rows], filled])
+        long = rows >= LONG_TEXT and bool(pack.lengths.max() >= LONG_TEXT)
+        return cls(integers, _Size(rows, texts, long), lengths)
 
     @property
     def repeats(self) -> bool:

@@ -1,0 +1,163 @@
+"""CUDA C++ compiled when it is first needed, and launched on torch's streams.
+
+Talks to two libraries that come with torch on CUDA: the runtime compiler (NVRTC) and the driver. Knows
+nothing of what a kernel computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+
+from toolkit.errors import ModelError
+from toolkit.files import cache_folder, write_atomically
+
+# Of cuda.h.
+_MAX_DYNAMIC_SHARED_SIZE = 8
+_CLUSTER_DIMENSION = 4
+_BFLOAT16 = 9
+_SWIZZLE_128B = 3
+_PROMOTE_256B = 3
+
+
+def has_compiler() -> bool:
+    """Whether torch's CUDA runtime compiler can be loaded here."""
+    return _compiler() is not None
+
+
+def compiled(source: str, architecture: str) -> bytes:
+    """Machine code of a CUDA C++ source, for an architecture such as ``sm_90a``; kept on disk.
+
+    Raises ModelError with the compiler's first complaints.
+    """
+    library = _compiler()
+    options = [f"--gpu-architecture={architecture}", "-std=c++17"]
+    version = (ctypes.c_int(), ctypes.c_int())
+    library.nvrtcVersion(*(ctypes.byref(part) for part in version))
+    key = "\n".join([source, *options, *(str(part.value) for part in version)])
+    kept = cache_folder() / "kernels" / f"{hashlib.sha256(key.encode()).hexdigest()}.cubin"
+    if kept.is_file():
+        return kept.read_bytes()
+    program = ctypes.c_void_p()
+    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), None, 0, None, None)
+    listed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = library.nvrtcCompileProgram(program, len(options), listed)
+    name = "ProgramLog" if failed else "CUBIN"
+    size = ctypes.c_size_t()
+    getattr(library, f"nvrtcGet{name}Size")(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    getattr(library, f"nvrtcGet{name}")(program, text)
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    if failed:
+        raise ModelError(f"a CUDA kernel does not compile for {architecture}: {text.value.decode()[:500]}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(kept, text.raw)
+    return text.raw
+
+
+class Kernel:
+    """One kernel of a compiled source.
+
+    shared_bytes : dynamic shared memory of a block.
+    cluster : blocks of a cluster, as the source states it.
+    """
+
+    def __init__(self, code: bytes, name: str, *, threads: int, shared_bytes: int, cluster: int) -> None:
+        self._threads, self._shared_bytes, self._cluster = threads, shared_bytes, cluster
+        module = ctypes.c_void_p()
+        self._function = ctypes.c_void_p()
+        _call("cuModuleLoadData", ctypes.byref(module), code)
+        _call("cuModuleGetFunction", ctypes.byref(self._function), module, name.encode())
+        _call("cuFuncSetAttribute", self._function, _MAX_DYNAMIC_SHARED_SIZE, shared_bytes)
+
+    def clusters_at_once(self) -> int:
+        """Clusters that the device runs at the same time."""
+        attribute = _LaunchAttribute(id=_CLUSTER_DIMENSION)
+        attribute.value[:3] = [self._cluster, 1, 1]
+        config = _LaunchConfig(
+            grid=(self._cluster, 1, 1),
+            block=(self._threads, 1, 1),
+            shared_bytes=self._shared_bytes,
+            attributes=ctypes.addressof(attribute),
+            count=1,
+        )
+        found = ctypes.c_int()
+        _call("cuOccupancyMaxActiveClusters", ctypes.byref(found), self._function, ctypes.byref(config))
+        return found.value
+
+    def launch(self, clusters: int, arguments: Sequence[torch.Tensor | int]) -> None:
+        """Queue it on torch's current stream; tensors are given by their addresses, integers as 32 bits."""
+        values = [
+            ctypes.c_int(given) if isinstance(given, int) else ctypes.c_void_p(given.data_ptr())
+            for given in arguments
+        ]
+        places = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        blocks = clusters * self._cluster
+        _call(
+            "cuLaunchKernel",
+            *(self._function, blocks, 1, 1, self._threads, 1, 1, self._shared_bytes, stream, places, None),
+        )
+
+
+def tensor_map(tensor: torch.Tensor, rows: int, boxes: int | None = None) -> bytes:
+    """How the copy engine finds boxes of `rows` rows and 64 columns in a bfloat16 matrix.
+
+    They come swizzled by 128 bytes. With `boxes` it fetches so many, side by side in the matrix,
+    one after another in memory; their place is then (0, row, number of the first box), else (column, row).
+    """
+    sizes, strides, box = [tensor.shape[1], tensor.shape[0]], [tensor.stride(0) * 2], [64, rows]
+    if boxes:
+        sizes, strides, box = [64, tensor.shape[0], tensor.shape[1] // 64], [*strides, 128], [*box, boxes]
+    rank = len(sizes)
+    made = (ctypes.c_uint64 * 24)()
+    start = ctypes.addressof(made) + 63 & ~63  # 128 bytes that begin at a multiple of 64
+    _call(
+        "cuTensorMapEncodeTiled",
+        *(ctypes.c_void_p(start), _BFLOAT16, ctypes.c_uint32(rank), ctypes.c_void_p(tensor.data_ptr())),
+        *((ctypes.c_uint64 * rank)(*sizes), (ctypes.c_uint64 * (rank - 1))(*strides)),
+        *((ctypes.c_uint32 * rank)(*box), (ctypes.c_uint32 * rank)(*[1] * rank)),
+        *(0, _SWIZZLE_128B, _PROMOTE_256B, 0),
+    )
+    return ctypes.string_at(start, 128)
+
+
+class _LaunchAttribute(ctypes.Structure):
+    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_int), ("value", ctypes.c_uint32 * 16))
+
+
+class _LaunchConfig(ctypes.Structure):
+    _fields_ = (
+        ("grid", ctypes.c_uint32 * 3),
+        ("block", ctypes.c_uint32 * 3),
+        ("shared_bytes", ctypes.c_uint32),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.c_void_p),
+        ("count", ctypes.c_uint32),
+    )
+
+
+@cache
+def _compiler() -> ctypes.CDLL | None:
+    try:
+        # The name under which torch has loaded its own.
+        return ctypes.CDLL(f"libnvrtc.so.{(torch.version.cuda or '').split('.')[0]}")
+    except OSError:
+        return None
+
+
+@cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+def _call(name: str, *arguments: object) -> None:
+    code = getattr(_driver(), name)(*arguments)
+    if code:
+        said = ctypes.c_char_p()
+        _driver().cuGetErrorString(code, ctypes.byref(said))
+        raise RuntimeError(f"{name}: CUDA error {code}, {(said.value or b'unknown').decode()}")

@@ -1,0 +1,177 @@
+"""A pass over few tokens as one kernel, at the pace of reading the weights once; `few_tokens.cu` says how.
+
+For Hopper and bfloat16, and decoders like Qwen3-Embedding's: 8 key heads of 128 numbers. Two of its passes
+must not run at the same time on one device: each needs nearly all multiprocessors, and each would wait for
+those that the other has.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+
+import torch
+
+from toolkit.embedding.packed import cuda
+from toolkit.embedding.packed.reference import Rotary
+from toolkit.embedding.packed.shape import DecoderShape
+from toolkit.embedding.packed.weights import Weights
+
+MOST_TOKENS = 64
+_FEWEST_TOKENS = 16
+_TOKEN_STEP = 8  # what a Hopper product's columns come in
+# As the kernel has them.
+_RANKS = 8
+_WARPS = 20
+_CONSUMERS = 16
+_HEAD_DIM = 128
+_SHARED_BYTES = 227 * 1024
+_MOST_CLUSTERS = 16
+_PROBE = 'extern "C" __global__ void __cluster_dims__(8, 1, 1) few_tokens() {}'
+
+
+@dataclass(frozen=True, eq=False)
+class _Size:
+    """The kernel for a number of tokens, and what it works in.
+
+    between : buffers that clusters hand results through; states : (tokens, hidden) float32 result.
+    """
+
+    kernel: cuda.Kernel
+    row_maps: torch.Tensor
+    between: tuple[torch.Tensor, ...]
+    states: torch.Tensor
+
+
+class FewTokens:
+    """Passes of at most `most` tokens."""
+
+    most = MOST_TOKENS
+
+    def __init__(self, weights: Weights, rotary: Rotary, clusters: int) -> None:
+        self._weights, self._rotary, self._clusters = weights, rotary, clusters
+        self._sizes: dict[int, _Size] = {}
+        maps, norms = [], []
+        for layer in weights.layers:
+            maps += [cuda.tensor_map(m, rows=16) for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+            norms += [layer.input_norm, layer.mlp_norm, layer.q_norm, layer.k_norm]
+        norms.append(weights.final_norm)
+        self._maps = self._upload(b"".join(maps))
+        addresses = torch.tensor([norm.data_ptr() for norm in norms], dtype=torch.int64)
+        self._norms = addresses.to(weights.embedding.device)
+        self._counters = torch.zeros(clusters + 1, 32, dtype=torch.int32, device=weights.embedding.device)
+
+    @classmethod
+    def of(cls, weights: Weights, rotary: Rotary) -> FewTokens | None:
+        """None where the kernel does not fit: another device, dtype or shape, or no compiler."""
+        embedding, shape = weights.embedding, weights.shape
+        if (
+            embedding.dtype != torch.bfloat16
+            or torch.cuda.get_device_capability(embedding.device) != (9, 0)
+            or not _fits(shape)
+            or not cuda.has_compiler()
+        ):
+            return None
+        # How many clusters of eight run at once depends on which multiprocessors a card has lost.
+        clusters = min(_MOST_CLUSTERS, _loaded(_PROBE).clusters_at_once())
+        if shape.qkv_width // 32 // max(1, clusters) * 2 < _CONSUMERS or clusters < _MOST_CLUSTERS // 2:
+            return None
+        return cls(weights, rotary, clusters)
+
+    def tokens(self, used: int) -> int:
+        """Rows that a pass over `used` tokens has, the filler included."""
+        return max(_FEWEST_TOKENS, -(-used // _TOKEN_STEP) * _TOKEN_STEP)
+
+    def __call__(self, tokens: torch.Tensor, places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """States after the last layer, (t, hidden) float32, overwritten by the next call.
+
+        They are multiplied by the final norm's weights, not divided by the root of their mean square.
+        tokens, places, starts : (t,) int32 as in `packing.Pack`; t as `tokens` says.
+        """
+        size = self._sizes.get(len(tokens)) or self._prepare(len(tokens))
+        weights = self._weights
+        self._counters.zero_()
+        size.kernel.launch(
+            self._clusters,
+            [
+                *(self._maps, size.row_maps, weights.embedding, tokens, places, starts, self._norms),
+                *(self._rotary.cos, self._rotary.sin, *size.between, size.states, self._counters),
+                len(weights.layers),
+            ],
+        )
+        return size.states
+
+    def _prepare(self, tokens: int) -> _Size:
+        shape, device = self._weights.shape, self._weights.embedding.device
+
+        def rows(width: int) -> torch.Tensor:
+            return torch.empty(tokens, width, dtype=torch.bfloat16, device=device)
+
+        def squares(count: int) -> torch.Tensor:
+            return torch.empty(count, tokens, dtype=torch.float32, device=device)
+
+        scaled, qkv, gated = rows(shape.hidden), rows(shape.qkv_width), rows(shape.intermediate)
+        row_maps = self._upload(
+            cuda.tensor_map(scaled, tokens, shape.hidden // _RANKS // 64)
+            + cuda.tensor_map(gated, tokens)
+            + cuda.tensor_map(qkv, tokens, shape.q_width // _RANKS // 64)
+            + cuda.tensor_map(qkv, tokens, 2)
+        )
+        self._sizes[tokens] = _Size(
+            _kernel(shape, tokens, self._clusters),
+            row_maps,
+            (scaled, qkv, gated, squares(self._clusters), squares(shape.qkv_width // 16)),
+            torch.empty(tokens, shape.hidden, dtype=torch.float32, device=device),
+        )
+        return self._sizes[tokens]
+
+    def _upload(self, content: bytes) -> torch.Tensor:
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8).to(self._weights.embedding.device)
+
+
+def _fits(shape: DecoderShape) -> bool:
+    boxes = 64 * _RANKS
+    return (
+        shape.kv_heads == _RANKS
+        and shape.head_dim == _HEAD_DIM
+        and shape.heads in (2 * _RANKS, 4 * _RANKS)
+        and shape.hidden % boxes == 0
+        and shape.hidden <= 8 * boxes
+        and shape.intermediate % boxes == 0
+    )
+
+
+def _kernel(shape: DecoderShape, tokens: int, clusters: int) -> cuda.Kernel:
+    body = files(__package__).joinpath("few_tokens.cu").read_text("utf-8")
+    return _loaded(_prelude(shape, tokens, clusters) + body)
+
+
+def _loaded(source: str) -> cuda.Kernel:
+    return cuda.Kernel(
+        cuda.compiled(source, "sm_90a"),
+        "few_tokens",
+        threads=32 * _WARPS,
+        shared_bytes=_SHARED_BYTES,
+        cluster=_RANKS,
+    )
+
+
+def _prelude(shape: DecoderShape, tokens: int, clusters: int) -> str:
+    """The numbers the source leaves open, and the operands of its product: one of 4 floats for 8 tokens."""
+    sums = tokens // 2
+    names = ", ".join(f"%{i}" for i in range(sums))
+    constants = {
+        "TOKENS": tokens,
+        "CLUSTERS": clusters,
+        "SHARED_BYTES": _SHARED_BYTES,
+        "HIDDEN": shape.hidden,
+        "QKV": shape.qkv_width,
+        "GROUP": shape.heads // shape.kv_heads,
+        "INTER": shape.intermediate,
+        "EPS": f"{shape.norm_eps:.9e}f",
+        "SCALE_LOG2": f"{math.log2(math.e) / math.sqrt(shape.head_dim):.9e}f",
+        "SUM_NAMES": f'"{{{names}}}, %{sums}, %{sums + 1}"',
+        "SUM_VALUES(d)": ", ".join(f'"+f"(d[{i // 4}][{i % 4}])' for i in range(sums)),
+    }
+    return "".join(f"#define {name} {value}\n" for name, value in constants.items())
