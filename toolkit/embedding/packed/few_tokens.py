@@ -143,8 +143,13 @@ def _fits(shape: DecoderShape) -> bool:
 
 
 def _kernel(shape: DecoderShape, tokens: int, clusters: int) -> cuda.Kernel:
-    body = files(__package__).joinpath("few_tokens.cu").read_text("utf-8")
-    return _loaded(_prelude(shape, tokens, clusters) + body)
+    return _loaded(_source(shape, tokens, clusters))
+
+
+def _source(shape: DecoderShape, tokens: int, clusters: int) -> str:
+    folder = files(__package__)
+    parts = [folder.joinpath(name).read_text("utf-8") for name in ("ptx.cuh", "few_tokens.cu")]
+    return _prelude(shape, tokens, clusters) + "".join(parts)
 
 
 def _loaded(source: str) -> cuda.Kernel:

@@ -46,6 +46,8 @@ class TokenisedTexts:
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> TokenisedTexts:
         """From one sequence of ids a text."""
+        if len(lists) == 1:  # a query waits for every line here
+            return cls(np.array(lists[0], dtype=np.int32), np.array([len(lists[0])], dtype=np.int32))
         lengths = np.fromiter((len(ids) for ids in lists), dtype=np.int32, count=len(lists))
         flat = itertools.chain.from_iterable(lists)
         return cls(np.fromiter(flat, dtype=np.int32, count=int(lengths.sum())), lengths)
@@ -168,7 +170,7 @@ def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pac
 
     Whoever consumes this may change ``packer.budget`` on the way.
     """
-    if len(texts) == 1:  # a query waits for every line here
+    if len(texts) == 1:
         yield Pack.of(np.zeros(1, dtype=np.int64), encode(texts))
         return
     sizes = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))

@@ -1,0 +1,165 @@
+"""The one-kernel pass: whether it compiles, where it fits, and what it gives beside the decoder."""
+
+import ctypes
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit.embedding.packed import cuda, few_tokens, reference
+from toolkit.embedding.packed.decoder import Batch, Decoder
+from toolkit.embedding.packed.packing import Pack, TokenisedTexts
+from toolkit.embedding.packed.precision import Plain
+from toolkit.embedding.packed.runner import Runner
+from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape
+from toolkit.embedding.packed.weights import random_weights
+from toolkit.errors import ModelError
+
+# The narrowest that the kernel fits.
+NARROW = DecoderShape(2, 512, 16, 8, 128, 1024, 62)
+SIZES = range(16, few_tokens.MOST_TOKENS + 1, 8)
+hopper = pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0),
+    reason="needs a Hopper GPU",
+)
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """NVIDIA's runtime compiler from its wheel, which needs no GPU."""
+    found = find_spec("nvidia")
+    folders = [Path(place) / "cu13" / "lib" for place in found.submodule_search_locations] if found else []
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        pytest.skip("nvidia-cuda-nvrtc is not installed (extra dev, on Linux)")
+    for builtins in sorted(folder.glob("libnvrtc-builtins.so.13*")):
+        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(folder / "libnvrtc.so.13"))
+    monkeypatch.setattr(cuda, "_compiler", lambda: library)
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    return library
+
+
+@pytest.mark.parametrize("name", ["0.6b", "4b", "8b"])
+@pytest.mark.parametrize("tokens", [16, 40, 64])
+def test_the_kernel_compiles_for_every_shape(compiler, name, tokens):
+    code = cuda.compiled(few_tokens._source(QWEN3_SHAPES[name], tokens, clusters=15), "sm_90a")
+    assert code.startswith(b"\x7fELF")
+
+
+def test_compiled_code_is_kept(compiler, tmp_path):
+    first = cuda.compiled(few_tokens._PROBE, "sm_90a")
+    (kept,) = (tmp_path / "kernels").iterdir()
+    kept.write_bytes(b"as it was")
+    assert first.startswith(b"\x7fELF")
+    assert cuda.compiled(few_tokens._PROBE, "sm_90a") == b"as it was"
+
+
+def test_a_source_that_does_not_compile_is_reported(compiler):
+    with pytest.raises(ModelError, match="expected an expression"):
+        cuda.compiled("__device__ int x = ;", "sm_90a")
+
+
+def test_it_fits_the_published_shapes_and_no_others():
+    assert all(few_tokens._fits(shape) for shape in (*QWEN3_SHAPES.values(), NARROW))
+    assert not few_tokens._fits(DecoderShape(2, 512, 16, 4, 128, 1024, 62))
+    assert not few_tokens._fits(DecoderShape(2, 512, 16, 8, 64, 1024, 62))
+    assert not few_tokens._fits(DecoderShape(2, 640, 16, 8, 128, 1024, 62))
+
+
+class Stand:
+    """In the kernel's place on a CPU: another decoder, and the rows it was given."""
+
+    most = 64
+
+    def __init__(self, weights, rotary):
+        self.decoder = plain_decoder(weights)
+        self.seen = []
+
+    def tokens(self, used):
+        return max(16, -(-used // 8) * 8)
+
+    def __call__(self, tokens, places, starts):
+        self.seen.append(len(tokens))
+        lengths = [length for length in torch.bincount(starts.long()).tolist() if length]
+        last = torch.tensor(lengths).cumsum(0) - 1
+        rows = self.decoder(
+            Batch(
+                tokens=tokens,
+                places=places,
+                starts=starts,
+                last_rows=last.int(),
+                lengths=lengths,
+                long=False,
+            )
+        )
+        return torch.zeros(len(tokens), rows.shape[1]).index_copy(0, last, 3 * rows)
+
+
+def plain_decoder(weights, **few):
+    arithmetic = Plain(weights.shape, reference, device=torch.device("cpu"), dtype=torch.float32)
+    decoder = Decoder(weights, arithmetic, reference, **few)
+    decoder.reserve(256)
+    return decoder
+
+
+def test_small_packs_lose_their_filler_and_keep_their_rows():
+    weights = random_weights(NARROW, device=torch.device("cpu"), dtype=torch.float32)
+    made = []
+
+    def few(weights, rotary):
+        made.append(Stand(weights, rotary))
+        return made[0]
+
+    rng = np.random.default_rng(0)
+    lists = [rng.integers(0, 62, length).tolist() for length in (36, 3, 30, 70)]
+    packs = [
+        Pack.of(np.array(chosen), TokenisedTexts.of([lists[i] for i in chosen]))
+        for chosen in ([0], [1], [2, 1], [3])
+    ]
+    device = torch.device("cpu")
+    with_few = Runner(plain_decoder(weights, few_tokens=few), device=device, budget=256, fused=False)
+    without = Runner(plain_decoder(weights), device=device, budget=256, fused=False)
+    for (places, rows), (expected_places, expected) in zip(
+        with_few.run(packs), without.run(packs), strict=True
+    ):
+        np.testing.assert_array_equal(places, expected_places)
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
+    assert made[0].seen == [40, 16, 40]
+
+
+@hopper
+@pytest.mark.parametrize("shape", [NARROW, DecoderShape(2, 2560, 32, 8, 128, 9728, 62)], ids=["narrow", "4b"])
+def test_the_kernel_gives_what_the_decoder_gives_every_time(shape):
+    from toolkit.embedding.packed import kernels
+
+    device = torch.device("cuda")
+    weights = random_weights(shape, device=device, dtype=torch.bfloat16)
+    arithmetic = Plain(shape, kernels, device=device, dtype=torch.bfloat16)
+    expected, given = (
+        Decoder(weights, arithmetic, kernels, few_tokens=few) for few in (None, few_tokens.FewTokens.of)
+    )
+    expected.reserve(64)
+    given.reserve(64)
+    assert given._few_tokens is not None
+    rng = np.random.default_rng(0)
+    for tokens in SIZES:
+        for lengths in ([tokens], [tokens - 3], [5, tokens - 9], [1] * tokens):
+            texts = TokenisedTexts.of([rng.integers(0, 62, length).tolist() for length in lengths])
+            pack = Pack.of(np.arange(len(lengths)), texts)
+            rows = [torch.from_numpy(row).to(device) for row in (pack.tokens, pack.places, pack.starts)]
+            last = torch.from_numpy(pack.last_rows).to(device)
+
+            def batch(count, rows=rows, last=last):
+                cut = [row[:count] for row in rows]
+                return Batch(
+                    tokens=cut[0], places=cut[1], starts=cut[2], last_rows=last, lengths=(), long=False
+                )
+
+            found = given(batch(tokens))
+            cosines = (found * expected(batch(len(pack.tokens)))).sum(dim=1)
+            assert cosines.min() > 0.999
+            for _ in range(20):  # clusters that run out of step would show
+                assert torch.equal(given(batch(tokens)), found)
