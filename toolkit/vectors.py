@@ -57,7 +57,7 @@ def truncate(rows: np.ndarray, dim: int) -> np.ndarray:
 def _check_shape(rows: np.ndarray) -> None:
     if rows.ndim != 2:
         raise VectorError(f"embeddings must be a 2-D array (n, dim), got shape {rows.shape}")
-    if not np.issubdtype(rows.dtype, np.floating):
+    if rows.dtype.kind != "f":
         raise VectorError(f"embeddings must be floating point, got {rows.dtype}")
 
 

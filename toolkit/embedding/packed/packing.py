@@ -88,7 +88,10 @@ class Pack:
         tokens = np.zeros(total, dtype=np.int32)
         tokens[:used] = texts.ids
         starts = np.arange(total, dtype=np.int32)
-        starts[:used] = np.repeat(np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
+        if len(lengths) == 1:
+            starts[:used] = 0
+        else:
+            starts[:used] = np.repeat(np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
         places = np.arange(total, dtype=np.int32) - starts
         return cls(positions, lengths, tokens, places, starts)
 

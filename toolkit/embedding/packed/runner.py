@@ -156,14 +156,14 @@ class _Plan:
     @classmethod
     def of(cls, pack: Pack, *, rows: int, fused: bool) -> _Plan:
         last = pack.last_rows
-        texts = 1 if len(last) == 1 else max(_FEWEST_TEXTS, 1 << (len(last) - 1).bit_length())
-        filled = np.full(texts, last[-1], dtype=np.int32)
-        filled[: len(last)] = last
+        if len(last) > 1:
+            texts = max(_FEWEST_TEXTS, 1 << (len(last) - 1).bit_length())
+            last = np.pad(last, (0, texts - len(last)), mode="edge")
         # Making the list of a pack of thousands takes time that kernels do not need spent.
         lengths = () if fused else pack.lengths.tolist()
-        integers = np.concatenate([pack.tokens[:rows], pack.places[:rows], pack.starts[:rows], filled])
+        integers = np.concatenate([pack.tokens[:rows], pack.places[:rows], pack.starts[:rows], last])
         long = rows >= LONG_TEXT and bool(pack.lengths.max() >= LONG_TEXT)
-        return cls(integers, _Size(rows, texts, long), lengths)
+        return cls(integers, _Size(rows, len(last), long), lengths)
 
     @property
     def repeats(self) -> bool:
