@@ -7,6 +7,8 @@
     kernels.py     the same operations as Triton kernels, for CUDA
     hopper.py      attention of long texts for Hopper, in Gluon
     precision.py   how a layer multiplies: as it is stored, or in FP8
+    few_tokens.py  a pass over few tokens as one kernel of CUDA C++, for Hopper
+    cuda.py        compiling and launching CUDA C++; knows nothing of what it computes
     decoder.py     one forward pass over a pack
     frequent.py    room for what is dear to make, given to what comes most often
     runner.py      packs on a device: overlapping copies, graphs, what to do when memory runs out

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import torch
 
+from toolkit.embedding.packed.few_tokens import FewTokens
 from toolkit.embedding.packed.precision import Arithmetic
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 from toolkit.embedding.packed.weights import LayerWeights, Weights
-
-if TYPE_CHECKING:
-    from toolkit.embedding.packed.few_tokens import FewTokens
 
 # Tokens of a text from which kernels may take another way; by measurement on an H100.
 LONG_TEXT = 1_024

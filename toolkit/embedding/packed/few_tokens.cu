@@ -77,7 +77,15 @@ DEV void wgmma(float (&d)[NT][4], u64 weights, u64 rows) {
                : "l"(weights), "l"(rows));
 }
 
-DEV void meet() { asm volatile("bar.sync 1, 512;" ::: "memory"); }
+DEV void meet() { asm volatile("bar.sync 1, %0;" ::"n"(32 * CONSUMERS) : "memory"); }
+
+template <int N>
+DEV void clear(float (&sums)[N][4]) {
+#pragma unroll
+  for (int j = 0; j < N; j++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) sums[j][i] = 0;
+}
 
 struct Args {
   const char* maps;      // (layers, 4) tensor maps: qkv, out, gate_up, down
@@ -107,8 +115,8 @@ struct Consumer {
   bool reduces;
   Share hidden;
   u32 slot, slot_phase;    // ring of weights
-  u32 all_rows;            // turn of the rows that come together, or box by box
-  u32 act_bits;            // turn of each place of the ring of rows
+  u32 all_rows;            // turn of the rows that come together
+  u32 act_bits;            // of each place of the ring of rows that come box by box
   u32 given[3], received;  // sums sent to the owners of this warp's pairs and tile, and taken
   u32 qkv_phase, all_phase;
   int place[2];
@@ -226,7 +234,8 @@ DEV void signal(const Args& a, Consumer& c) {
   }
 }
 
-// The residual stream after a block's sums: kept, scaled by the next norm's weights, and its squares.
+// A tile of the residual stream, multiplied by the next norm's weights, to where all read it; the last to
+// `out`.
 DEV void residual(const Args& a, Consumer& c, const float (&x)[4], u32 tile, float w0, float w1, bool last) {
   const u32 column = (c.hidden.first + tile) * 16 + c.g;
   const u32 token = 8 * c.peer + 2 * c.q;
@@ -263,13 +272,15 @@ DEV void give_squares(Consumer& c, const float (&x)[4], u32 tile) {
   if (c.g == 0) send2(at_rank(to, 0), at_rank(c.base + SQUARES_FULL, 0), squares[0], squares[1]);
 }
 
-DEV float load_float(u32 at) {
-  float v;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v) : "r"(at) : "memory");
-  return v;
-}
-DEV void store_float(u32 at, float v) {
-  asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(v) : "memory");
+// The residual stream is there: first its rows, which all wait for, then its squares, which products need
+// only at their ends.
+DEV void announce(const Args& a, Consumer& c) {
+  signal(a, c);
+#pragma unroll
+  for (int t = 0; t < OWN; t++) {
+    const u32 mine = CONSUMERS * t + 8 * c.group + c.rank;
+    if (mine < c.hidden.count) give_squares(c, c.x[t], mine);
+  }
 }
 
 // 1 / root mean square of this lane's two tokens.
@@ -356,10 +367,7 @@ DEV void wide_product(const Args& a, Consumer& c, Share share, const u16* q_norm
     if (!GATED && taking) turn = turn_of(a, c, share.first + mine, q_norm, k_norm);
     if (b < blocks) {
       float sums[NT][4];
-#pragma unroll
-      for (int j = 0; j < NT; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) sums[j][i] = 0;
+      clear(sums);
       const u32 slots = (min(tiles - CONSUMERS * b, CONSUMERS) + 3) / 4;
       const bool active = c.squad < slots;
       u32 slot = c.slot, slot_phase = c.slot_phase;
@@ -412,11 +420,7 @@ DEV void wide_product(const Args& a, Consumer& c, Share share, const u16* q_norm
 DEV void narrow_product(const Args& a, Consumer& c, int boxes, const u16* norm, bool last, bool there) {
   float sums[OWN][NT][4];
 #pragma unroll
-  for (int t = 0; t < OWN; t++)
-#pragma unroll
-    for (int j = 0; j < NT; j++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) sums[t][j][i] = 0;
+  for (int t = 0; t < OWN; t++) clear(sums[t]);
   const u32 slots = (c.hidden.count + 3) / 4;
   u32 act = 0;
 #pragma unroll 1
@@ -465,14 +469,7 @@ DEV void narrow_product(const Args& a, Consumer& c, int boxes, const u16* norm, 
     }
   }
   account(c, c.hidden.count);
-  if (c.reduces && !last) {
-    signal(a, c);
-#pragma unroll
-    for (int t = 0; t < OWN; t++) {
-      const u32 mine = CONSUMERS * t + 8 * c.group + c.rank;
-      if (mine < c.hidden.count) give_squares(c, c.x[t], mine);
-    }
-  }
+  if (c.reduces && !last) announce(a, c);
   if (c.reduces && 8 * c.group + c.rank < c.hidden.count) credit(c);
 }
 
@@ -503,10 +500,7 @@ DEV void attend(const Args& a, Consumer& c) {
     // No row of the tile sees keys beyond its last one.
     const u32 seen = (16 * job) / T == (16 * job + 15) / T ? (16 * job + 15) % T : T - 1;
     float scores[NT][4];
-#pragma unroll
-    for (int j = 0; j < NT; j++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) scores[j][i] = 0;
+    clear(scores);
 #pragma unroll
     for (int k = 0; k < 8; k++) {
       u32 queries[4];
@@ -585,10 +579,7 @@ DEV void attend(const Args& a, Consumer& c) {
 #pragma unroll 1
     for (int part = 0; part < 4; part++) {  // 32 of 128 numbers
       float mixed[4][4];
-#pragma unroll
-      for (int n = 0; n < 4; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) mixed[n][i] = 0;
+      clear(mixed);
 #pragma unroll
       for (int k = 0; k < (NT + 1) / 2; k++) {
         if (16 * k > seen) continue;
@@ -650,12 +641,7 @@ DEV void consume(const Args& a, u32 base, u32 cluster, u32 rank) {
         residual(a, c, c.x[t], tile, wide(a.norms[0][column]), wide(a.norms[0][column + 8]), false);
       }
     }
-    signal(a, c);
-#pragma unroll
-    for (int t = 0; t < OWN; t++) {
-      const u32 tile = CONSUMERS * t + 8 * c.group + rank;
-      if (tile < c.hidden.count) give_squares(c, c.x[t], tile);
-    }
+    announce(a, c);
   }
   for (int layer = 0; layer < a.layers; layer++) {
     const u16* const* norms = a.norms + 4 * layer;

@@ -75,7 +75,7 @@ class FewTokens:
             return None
         # How many clusters of eight run at once depends on which multiprocessors a card has lost.
         clusters = min(_MOST_CLUSTERS, _loaded(_PROBE).clusters_at_once())
-        if shape.qkv_width // 32 // max(1, clusters) * 2 < _CONSUMERS or clusters < _MOST_CLUSTERS // 2:
+        if clusters < _MOST_CLUSTERS // 2 or shape.qkv_width // 32 // clusters * 2 < _CONSUMERS:
             return None
         return cls(weights, rotary, clusters)
 

@@ -156,14 +156,13 @@ class _Plan:
     @classmethod
     def of(cls, pack: Pack, *, rows: int, fused: bool) -> _Plan:
         last = pack.last_rows
-        if len(last) > 1:
-            texts = max(_FEWEST_TEXTS, 1 << (len(last) - 1).bit_length())
-            last = np.pad(last, (0, texts - len(last)), mode="edge")
+        texts = 1 if len(last) == 1 else max(_FEWEST_TEXTS, 1 << (len(last) - 1).bit_length())
         # Making the list of a pack of thousands takes time that kernels do not need spent.
         lengths = () if fused else pack.lengths.tolist()
-        integers = np.concatenate([pack.tokens[:rows], pack.places[:rows], pack.starts[:rows], last])
+        again = np.repeat(last[-1:], texts - len(last))
+        integers = np.concatenate([pack.tokens[:rows], pack.places[:rows], pack.starts[:rows], last, again])
         long = rows >= LONG_TEXT and bool(pack.lengths.max() >= LONG_TEXT)
-        return cls(integers, _Size(rows, len(last), long), lengths)
+        return cls(integers, _Size(rows, texts, long), lengths)
 
     @property
     def repeats(self) -> bool:
