@@ -104,23 +104,20 @@ class Kernel:
         )
 
 
-def tensor_map(tensor: torch.Tensor, rows: int, boxes: int | None = None) -> bytes:
-    """How the copy engine finds boxes of `rows` rows and 64 columns in a bfloat16 matrix.
+def tensor_map(view: torch.Tensor, box: Sequence[int]) -> bytes:
+    """How the copy engine finds boxes of some size in a view of bfloat16 numbers, innermost dimension dense.
 
-    They come swizzled by 128 bytes. With `boxes` it fetches so many, side by side in the matrix,
-    one after another in memory; their place is then (0, row, number of the first box), else (column, row).
+    They come swizzled by 128 bytes. Coordinates are given innermost first.
     """
-    sizes, strides, box = [tensor.shape[1], tensor.shape[0]], [tensor.stride(0) * 2], [64, rows]
-    if boxes:
-        sizes, strides, box = [64, tensor.shape[0], tensor.shape[1] // 64], [*strides, 128], [*box, boxes]
+    sizes, strides = view.shape[::-1], [2 * stride for stride in view.stride()[-2::-1]]
     rank = len(sizes)
     made = (ctypes.c_uint64 * 24)()
     start = ctypes.addressof(made) + 63 & ~63  # 128 bytes that begin at a multiple of 64
     _call(
         "cuTensorMapEncodeTiled",
-        *(ctypes.c_void_p(start), _BFLOAT16, ctypes.c_uint32(rank), ctypes.c_void_p(tensor.data_ptr())),
+        *(ctypes.c_void_p(start), _BFLOAT16, ctypes.c_uint32(rank), ctypes.c_void_p(view.data_ptr())),
         *((ctypes.c_uint64 * rank)(*sizes), (ctypes.c_uint64 * (rank - 1))(*strides)),
-        *((ctypes.c_uint32 * rank)(*box), (ctypes.c_uint32 * rank)(*[1] * rank)),
+        *((ctypes.c_uint32 * rank)(*box[::-1]), (ctypes.c_uint32 * rank)(*[1] * rank)),
         *(0, _SWIZZLE_128B, _PROMOTE_256B, 0),
     )
     return ctypes.string_at(start, 128)

@@ -24,7 +24,7 @@ LONG_TEXT = 1_024
 class Batch:
     """A pack on the device.
 
-    tokens, places, starts : (t,) int32, as in `packing.Pack`.
+    tokens, places, starts : (t,) int32, as in `packing.Pack.rows`.
     last_rows : (n,) int32 row of each text's last token; may be followed by repetitions.
     lengths : tokens of each text, for operations that go text by text; empty where kernels do the work.
     long : whether some text has LONG_TEXT tokens or more.
@@ -97,11 +97,13 @@ class Decoder:
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> torch.Tensor:
-        """(n, hidden) float32 unit rows of the texts in `batch`, which must fit what is reserved."""
+        """(n, hidden) float32 unit rows of the texts in `batch`, which must fit what is reserved.
+
+        The next pass may overwrite them.
+        """
         total = len(batch.tokens)
         if self._does_few(total):
-            states = self._few_tokens(batch.tokens, batch.places, batch.starts)
-            return torch.nn.functional.normalize(states[batch.last_rows], dim=-1)
+            return self._few_tokens(batch.tokens, batch.places, batch.starts)[: len(batch.last_rows)]
         x = self._x[:total]
         x.copy_(self._embedding[batch.tokens])
         delta = None

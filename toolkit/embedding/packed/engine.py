@@ -29,7 +29,7 @@ _CPU_BUDGET = 4_096
 _GPU_BUDGET = 65_536  # tokens; half as many is 1 % slower on an H200
 _FREE_MEMORY_SHARE = 0.5
 # The first pack's share of the budget, and how fast packs grow from there.
-_FIRST_SHARE, _GROWTH = 16, 4
+_FIRST_SHARE, _GROWTH = 16, 2
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,10 @@ constexpr int SUMS = GROUPS * RANKS * PART;
 static_assert(4 * BOX <= SUMS,
               "keys and values lie where sums are received, which are not needed together either");
 constexpr int SLOTS = (SHARED_BYTES - SMALL - SUMS - ACTS * BOX) / SLOT;
-static_assert(SLOTS >= 8 && SLOTS <= 32, "a ring for some steps, and room for its barriers");
+// Slots asked for and not there yet, at most: what keeps memory busy, and less while the product before ends,
+// when others wait for what clusters leave each other, on the same ways. By measurement.
+constexpr int UNDER_WAY = 8, UNDER_WAY_AT_BORDERS = SLOTS / 4 > 4 ? SLOTS / 4 : 4;
+static_assert(SLOTS > UNDER_WAY && SLOTS <= 32, "a ring for some steps, and room for its barriers");
 constexpr int RING = 0, ACT_AT = SLOTS * SLOT, RECV_AT = ACT_AT + ACTS * BOX, KV_AT = RECV_AT,
               BARRIERS = RECV_AT + SUMS;
 // Barriers. A place of a ring is full, then free.
@@ -88,7 +91,8 @@ DEV void clear(float (&sums)[N][4]) {
 }
 
 struct Args {
-  const char* maps;      // (layers, 4) tensor maps: qkv, out, gate_up, down
+  const char* maps;  // (layers, 4, 2) tensor maps: qkv, out, gate_up, down, each for four tiles, and for two
+                     // of the wide or one of the narrow
   const char* row_maps;  // tensor maps: hidden boxes of scaled, a box of gated, a rank's query boxes and two
                          // boxes of qkv
   const u16* embedding;
@@ -103,8 +107,8 @@ struct Args {
   u16* gated;
   float* squares;       // (CLUSTERS, T)
   float* head_squares;  // (QKV_TILES, T)
-  float* out;           // (T, HIDDEN)
-  u32* counters;        // (CLUSTERS + 1, 32)
+  float* out;           // (T, HIDDEN): a row a text
+  u32* counters;        // (CLUSTERS + 1, 32), one of two sets
   int layers;
 };
 
@@ -149,7 +153,7 @@ DEV void multiply(Consumer& c, float (&sums)[NT][4], u32 act, u32 slot, u32 phas
 DEV u32 turns(u32 tiles, u32 place) { return (tiles + CONSUMERS - 1 - place) / CONSUMERS; }
 
 DEV void account(Consumer& c, u32 tiles) {
-  const u32 pair = 4 * c.squad + 2 * (c.part & 1);
+  const u32 pair = 4 * c.squad + 2 * (c.part >> 1);
   c.given[0] += turns(tiles, pair);
   c.given[1] += turns(tiles, pair + 1);
   c.given[2] += turns(tiles, 4 * c.squad + c.part);
@@ -176,13 +180,13 @@ DEV void send_half(float (&sums)[NT][4], int half, u32 to, u32 bar) {
     send2(to + (NT - 1) * 256 + lane_id() * 8, bar, sums[NT - 1][2 * half], sums[NT - 1][2 * half + 1]);
 }
 
-// Of 64 rows the first 32 are the lower halves of four tiles, the others the upper: a warp has a half of two.
+// Of 64 rows each 32 are two tiles, first their lower halves: a warp has a half of two.
 DEV void give_halves(Consumer& c, float (&sums)[NT][4], u32 block) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     u32 to, bar;
-    room(c, 4 * c.squad + 2 * (c.part & 1) + i, c.given[i] + block, to, bar);
-    send_half(sums, i, to + (c.part >> 1) * (PART / 2), bar);
+    room(c, 4 * c.squad + 2 * (c.part >> 1) + i, c.given[i] + block, to, bar);
+    send_half(sums, i, to + (c.part & 1) * (PART / 2), bar);
   }
 }
 
@@ -234,18 +238,8 @@ DEV void signal(const Args& a, Consumer& c) {
   }
 }
 
-// A tile of the residual stream, multiplied by the next norm's weights, to where all read it; the last to
-// `out`.
-DEV void residual(const Args& a, Consumer& c, const float (&x)[4], u32 tile, float w0, float w1, bool last) {
-  const u32 column = (c.hidden.first + tile) * 16 + c.g;
-  const u32 token = 8 * c.peer + 2 * c.q;
-  if (last) {
-    a.out[token * HIDDEN + column] = x[0] * w0;
-    a.out[(token + 1) * HIDDEN + column] = x[1] * w0;
-    a.out[token * HIDDEN + column + 8] = x[2] * w1;
-    a.out[(token + 1) * HIDDEN + column + 8] = x[3] * w1;
-    return;
-  }
+// A tile of the residual stream, multiplied by the next norm's weights, to where all read it.
+DEV void residual(const Args& a, Consumer& c, const float (&x)[4], u32 tile, float w0, float w1) {
   // 16 columns of a token are 32 bytes, a sector, stored whole.
   const u32 low = turned(pack(x[0] * w0, x[1] * w0)), high = turned(pack(x[2] * w1, x[3] * w1));
   const u32 from = (c.lane & ~3) | (2 * c.q & 3);
@@ -283,8 +277,8 @@ DEV void announce(const Args& a, Consumer& c) {
   }
 }
 
-// 1 / root mean square of this lane's two tokens.
-DEV void scales(const Args& a, Consumer& c, float (&scale)[2]) {
+// 1 / root of the squares' sum by `count`, of this lane's two tokens.
+DEV void scales(const Args& a, Consumer& c, float (&scale)[2], float count, float eps) {
   bar_wait(c.base + SQUARES_READY, c.all_phase);
   c.all_phase ^= 1;
   // A lane has a cluster's squares of tokens 0..3 or 4..7.
@@ -298,7 +292,7 @@ DEV void scales(const Args& a, Consumer& c, float (&scale)[2]) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const float even = __shfl_sync(~0u, sum[i], c.q >> 1), odd = __shfl_sync(~0u, sum[2 + i], c.q >> 1);
-    scale[i] = rsqrtf((c.q & 1 ? odd : even) / HIDDEN + EPS);
+    scale[i] = rsqrtf((c.q & 1 ? odd : even) / count + eps);
   }
 }
 
@@ -393,7 +387,7 @@ DEV void wide_product(const Args& a, Consumer& c, Share share, const u16* q_norm
       step_slots(c.slot, c.slot_phase, slots * HIDDEN_BOXES % SLOTS);
       if (slots * HIDDEN_BOXES / SLOTS & 1) c.slot_phase ^= 1;
       if (b == blocks - 1 && c.lane == 0) bar_arrive(c.base + A_DONE);
-      if (4 * c.squad + 2 * (c.part & 1) < tiles - CONSUMERS * b) give_halves(c, sums, b);
+      if (4 * c.squad + 2 * (c.part >> 1) < tiles - CONSUMERS * b) give_halves(c, sums, b);
     } else if (taking) {
       float v[4];
       take(c, v, true);
@@ -401,7 +395,7 @@ DEV void wide_product(const Args& a, Consumer& c, Share share, const u16* q_norm
     }
     if (b == 0) {
       if (c.reduces)
-        scales(a, c, scale);
+        scales(a, c, scale, HIDDEN, EPS);
       else
         c.all_phase ^= 1;
     }
@@ -465,12 +459,42 @@ DEV void narrow_product(const Args& a, Consumer& c, int boxes, const u16* norm, 
       take(c, v, mine + CONSUMERS >= c.hidden.count);
 #pragma unroll
       for (int i = 0; i < 4; i++) c.x[t][i] += v[i];
-      residual(a, c, c.x[t], mine, w0, w1, last);
+      if (last) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) c.x[t][i] *= i < 2 ? w0 : w1;
+      } else {
+        residual(a, c, c.x[t], mine, w0, w1);
+      }
     }
   }
   account(c, c.hidden.count);
-  if (c.reduces && !last) announce(a, c);
+  if (c.reduces) announce(a, c);
   if (c.reduces && 8 * c.group + c.rank < c.hidden.count) credit(c);
+}
+
+// The states of texts' last tokens as unit rows, a text after the other.
+DEV void finish(const Args& a, Consumer& c) {
+  // Bits of the tokens that are their texts' first: the one before each is a last one.
+  u64 firsts = __ballot_sync(~0u, c.lane < T && a.starts[min(c.lane, T - 1)] == c.lane);
+  const u32 other = c.lane + 32;
+  firsts |= (u64)__ballot_sync(~0u, other < T && a.starts[min(other, T - 1)] == other) << 32;
+  if (!c.reduces) return;
+  float scale[2];
+  scales(a, c, scale, 1, 1e-24f);
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const u32 token = 8 * c.peer + 2 * c.q + i;
+    if (token + 1 < T && !(firsts >> (token + 1) & 1)) continue;
+    float* to = a.out + (__popcll(firsts << (63 - token)) - 1) * HIDDEN + c.hidden.first * 16 + c.g;
+#pragma unroll
+    for (int t = 0; t < OWN; t++) {
+      const u32 mine = CONSUMERS * t + 8 * c.group + c.rank;
+      if (mine < c.hidden.count) {
+        to[mine * 16] = c.x[t][i] * scale[i];
+        to[mine * 16 + 8] = c.x[t][i + 2] * scale[i];
+      }
+    }
+  }
 }
 
 DEV u32 box_at(u32 boxes, u32 column,
@@ -638,7 +662,7 @@ DEV void consume(const Args& a, u32 base, u32 cluster, u32 rank) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
           c.x[t][i] = wide(a.embedding[(u64)a.tokens[token + (i & 1)] * HIDDEN + column + 8 * (i >> 1)]);
-        residual(a, c, c.x[t], tile, wide(a.norms[0][column]), wide(a.norms[0][column + 8]), false);
+        residual(a, c, c.x[t], tile, wide(a.norms[0][column]), wide(a.norms[0][column + 8]));
       }
     }
     announce(a, c);
@@ -651,59 +675,81 @@ DEV void consume(const Args& a, u32 base, u32 cluster, u32 rank) {
     wide_product<true>(a, c, share_of(cluster, INTER_TILES, 2), nullptr, nullptr);
     narrow_product(a, c, INTER_BOXES, norms[4], layer == a.layers - 1, false);
   }
+  finish(a, c);
 }
 
-// Weights depend on nothing: they come as fast as the ring lets them, over the borders of products and
-// layers.
+// Weights depend on nothing: they come over the borders of products and layers. No more of them are under way
+// at once than memory needs: more would only queue, and what clusters leave each other behind them.
 DEV void fetch_weights(const Args& a, u32 base, u32 cluster, u32 rank) {
-  u32 slot = 0, phase = 0;
-  // A slot takes up to four boxes of 16 rows; unused ones keep what they had, and their sums go nowhere.
-  auto take_slot = [&](u32 boxes) {
+  const bool leader = lane_id() == 0;
+  u32 slot = 0, phase = 0, last = 0, last_phase = 0, under_way = 0, step = 0;
+  // Rows of a slot that a step does not fill keep what they had, and their sums go nowhere.
+  auto take_slot = [&](u32 tiles) {
+    const u32 most = step++ < SLOTS ? UNDER_WAY_AT_BORDERS : UNDER_WAY;
     bar_wait(base + W_FREE + 8 * slot, phase ^ 1);
-    bar_expect(base + W_FULL + 8 * slot, 2048 * boxes);
+    while (under_way >= most) {
+      bar_wait(base + W_FULL + 8 * last, last_phase);
+      step_slots(last, last_phase, 1);
+      under_way--;
+    }
+    under_way++;
+    if (leader) bar_expect(base + W_FULL + 8 * slot, 2048 * tiles);
+    return base + RING + slot * SLOT;
   };
-  auto box = [&](const char* map, int place, int column, int row) {
-    fetch(base + RING + slot * SLOT + 2048 * place, map, column, row, base + W_FULL + 8 * slot);
+  auto leave_slot = [&] {
+    __syncwarp();
+    step_slots(slot, phase, 1);
   };
-  auto wide_step = [&](const char* map, int column, Share share, u32 block, bool gated) {
+  auto wide_step = [&](const char* maps, int column, u32 first, u32 end, bool gated) {
 #pragma unroll 1
-    for (u32 t = block; t < block + CONSUMERS && t < share.count; t += 4) {
-      const bool both = t + 2 < share.count;
-      take_slot(both ? 4 : 2);
-#pragma unroll 1
-      for (u32 i = 0; i <= both; i++) {
-        const int tile = share.first + t + 2 * i;
-        const int low = gated ? tile * 8 : tile / 8 * HEAD + tile % 8 * 8;
-        box(map, i, column, low);
-        box(map, 2 + i, column, low + (gated ? INTER : HEAD / 2));
+    for (u32 t = first; t < end; t += 4) {
+      const u32 pair = t / 2, head = gated ? 0 : pair / 4, in_head = gated ? pair : pair % 4;
+      const bool both = t + 2 < end;
+      const u32 to = take_slot(both ? 4 : 2), full = base + W_FULL + 8 * slot;
+      if (leader) {
+        if (both && (gated || in_head < 3)) {  // not over a head's end
+          fetch_pairs(to, maps, column, in_head, head, full);
+        } else {
+          fetch_pairs(to, maps + 128, column, in_head, head, full);
+          if (both) fetch_pairs(to + SLOT / 2, maps + 128, column, 0, head + 1, full);
+        }
       }
-      step_slots(slot, phase, 1);
+      leave_slot();
     }
   };
-  auto narrow_step = [&](const char* map, int column, Share share) {
+  auto narrow_step = [&](const char* maps, int column, Share share) {
 #pragma unroll 1
     for (u32 t = 0; t < share.count; t += 4) {
-      const u32 here = min(share.count - t, 4);
-      take_slot(here);
+      const u32 here = min(share.count - t, 4), row = (share.first + t) * 16;
+      const u32 to = take_slot(here), full = base + W_FULL + 8 * slot;
+      if (leader) {
+        if (here == 4)
+          fetch(to, maps, column, row, full);
+        else
 #pragma unroll 1
-      for (u32 i = 0; i < here; i++) box(map, i, column, (share.first + t + i) * 16);
-      step_slots(slot, phase, 1);
+          for (u32 i = 0; i < here; i++) fetch(to + 2048 * i, maps + 128, column, row + 16 * i, full);
+      }
+      leave_slot();
     }
   };
   const Share qkv = share_of(cluster, QKV_TILES, 2), hidden = share_of(cluster, HIDDEN_TILES, 1),
               inter = share_of(cluster, INTER_TILES, 2);
 #pragma unroll 1
   for (int turn = 0; turn < 2 * a.layers; turn++) {
-    const char* maps = a.maps + turn * 256;
+    const char* maps = a.maps + turn * 512;
     const bool gated = turn & 1;
     const Share share = gated ? inter : qkv;
+    step = 0;
 #pragma unroll 1
     for (u32 b = 0; b < share.count; b += CONSUMERS)
 #pragma unroll 1
-      for (int k = 0; k < HIDDEN_BOXES; k++) wide_step(maps, (rank * HIDDEN_BOXES + k) * 64, share, b, gated);
+      for (int k = 0; k < HIDDEN_BOXES; k++)
+        wide_step(maps, (rank * HIDDEN_BOXES + k) * 64, share.first + b,
+                  share.first + min(b + CONSUMERS, share.count), gated);
     const int boxes = gated ? INTER_BOXES : HEAD_BOXES;
+    step = 0;
 #pragma unroll 1
-    for (int k = 0; k < boxes; k++) narrow_step(maps + 128, (rank * boxes + k) * 64, hidden);
+    for (int k = 0; k < boxes; k++) narrow_step(maps + 256, (rank * boxes + k) * 64, hidden);
   }
 }
 
@@ -765,7 +811,7 @@ DEV void find_roots(const Args& a, u32 base, u32 cluster, u32 rank) {
   constexpr int ROWS = (GROUP + 1) * T;
   u32 phases = 0;
 #pragma unroll 1
-  for (int turn = 0; turn < 2 * a.layers; turn++) {
+  for (int turn = 0; turn <= 2 * a.layers; turn++) {
     phases += 2;
     if (thread == 0) {
       await_count(a.counters + 32 * CLUSTERS, CLUSTERS * (turn + 1));
@@ -774,7 +820,7 @@ DEV void find_roots(const Args& a, u32 base, u32 cluster, u32 rank) {
       add_squares(a, base, cluster, hidden, turn);
     }
     __syncwarp();
-    if (turn & 1) continue;
+    if (turn & 1 || turn == 2 * a.layers) continue;
     await(a, heads, phases);
 #pragma unroll 1
     for (u32 first = thread; first < ROWS; first += 128) {
@@ -857,8 +903,13 @@ extern "C" __global__ void __cluster_dims__(RANKS, 1, 1) __launch_bounds__(640, 
     few_tokens(const char* maps, const char* row_maps, const u16* embedding, const int* tokens,
                const int* places, const int* starts, const u16* const* norms, const float* cosines,
                const float* sines, u16* scaled, u16* qkv, u16* gated, float* squares, float* head_squares,
-               float* out, u32* counters, int layers) {
+               float* out, u32* counting, int layers) {
   extern __shared__ __align__(1024) char memory[];
+  // Passes count in two sets in turn, each in the one that the pass before it has cleared.
+  constexpr u32 SET = 32 * (CLUSTERS + 1);
+  const u32 pass = load_relaxed(counting);
+  u32* counters = counting + 32 + (pass & 1) * SET;
+  if (blockIdx.x == 0 && threadIdx.x <= CLUSTERS) counting[32 + (~pass & 1) * SET + 32 * threadIdx.x] = 0;
   const Args a{maps,   row_maps, embedding, tokens,  places,       starts, norms,    cosines, sines,
                scaled, qkv,      gated,     squares, head_squares, out,    counters, layers};
   u32 base;
@@ -900,9 +951,11 @@ extern "C" __global__ void __cluster_dims__(RANKS, 1, 1) __launch_bounds__(640, 
       fetch_rows(a, base, rank);
     else if (warp > CONSUMERS)
       find_roots(a, base, cluster, rank);
-    else if (lane_id() == 0)
+    else
       fetch_weights(a, base, cluster, rank);
   }
   __syncwarp();
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  // All have read it: none is done before all have said something.
+  if (blockIdx.x == 0 && threadIdx.x == 0) counting[0] = pass + 1;
 }

@@ -16,7 +16,7 @@ import torch
 from toolkit.embedding.packed import cuda
 from toolkit.embedding.packed.reference import Rotary
 from toolkit.embedding.packed.shape import DecoderShape
-from toolkit.embedding.packed.weights import Weights
+from toolkit.embedding.packed.weights import LayerWeights, Weights
 
 MOST_TOKENS = 64
 _FEWEST_TOKENS = 16
@@ -35,13 +35,12 @@ _PROBE = 'extern "C" __global__ void __cluster_dims__(8, 1, 1) few_tokens() {}'
 class _Size:
     """The kernel for a number of tokens, and what it works in.
 
-    between : buffers that clusters hand results through; states : (tokens, hidden) float32 result.
+    between : buffers that clusters hand results through.
     """
 
     kernel: cuda.Kernel
     row_maps: torch.Tensor
     between: tuple[torch.Tensor, ...]
-    states: torch.Tensor
 
 
 class FewTokens:
@@ -54,13 +53,15 @@ class FewTokens:
         self._sizes: dict[int, _Size] = {}
         maps, norms = [], []
         for layer in weights.layers:
-            maps += [cuda.tensor_map(m, rows=16) for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+            maps += _maps(layer)
             norms += [layer.input_norm, layer.mlp_norm, layer.q_norm, layer.k_norm]
         norms.append(weights.final_norm)
         self._maps = self._upload(b"".join(maps))
         addresses = torch.tensor([norm.data_ptr() for norm in norms], dtype=torch.int64)
-        self._norms = addresses.to(weights.embedding.device)
-        self._counters = torch.zeros(clusters + 1, 32, dtype=torch.int32, device=weights.embedding.device)
+        device = weights.embedding.device
+        self._norms = addresses.to(device)
+        self._counters = torch.zeros(1 + 2 * (clusters + 1), 32, dtype=torch.int32, device=device)
+        self._rows = torch.zeros(MOST_TOKENS, weights.shape.hidden, dtype=torch.float32, device=device)
 
     @classmethod
     def of(cls, weights: Weights, rotary: Rotary) -> FewTokens | None:
@@ -84,23 +85,21 @@ class FewTokens:
         return max(_FEWEST_TOKENS, -(-used // _TOKEN_STEP) * _TOKEN_STEP)
 
     def __call__(self, tokens: torch.Tensor, places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        """States after the last layer, (t, hidden) float32, overwritten by the next call.
+        """(most, hidden) float32: first the texts' unit rows, in order. The next call overwrites them.
 
-        They are multiplied by the final norm's weights, not divided by the root of their mean square.
-        tokens, places, starts : (t,) int32 as in `packing.Pack`; t as `tokens` says.
+        tokens, places, starts : (t,) int32 as in `packing.Pack.rows`; t as `tokens` says.
         """
         size = self._sizes.get(len(tokens)) or self._prepare(len(tokens))
         weights = self._weights
-        self._counters.zero_()
         size.kernel.launch(
             self._clusters,
             [
                 *(self._maps, size.row_maps, weights.embedding, tokens, places, starts, self._norms),
-                *(self._rotary.cos, self._rotary.sin, *size.between, size.states, self._counters),
+                *(self._rotary.cos, self._rotary.sin, *size.between, self._rows, self._counters),
                 len(weights.layers),
             ],
         )
-        return size.states
+        return self._rows
 
     def _prepare(self, tokens: int) -> _Size:
         shape, device = self._weights.shape, self._weights.embedding.device
@@ -112,22 +111,36 @@ class FewTokens:
             return torch.empty(count, tokens, dtype=torch.float32, device=device)
 
         scaled, qkv, gated = rows(shape.hidden), rows(shape.qkv_width), rows(shape.intermediate)
+        # Boxes of 64 columns, some side by side in one go.
+        scaled_boxes, qkv_boxes = (matrix.unflatten(1, (-1, 64)).transpose(0, 1) for matrix in (scaled, qkv))
         row_maps = self._upload(
-            cuda.tensor_map(scaled, tokens, shape.hidden // _RANKS // 64)
-            + cuda.tensor_map(gated, tokens)
-            + cuda.tensor_map(qkv, tokens, shape.q_width // _RANKS // 64)
-            + cuda.tensor_map(qkv, tokens, 2)
+            cuda.tensor_map(scaled_boxes, (shape.hidden // _RANKS // 64, tokens, 64))
+            + cuda.tensor_map(gated, (tokens, 64))
+            + cuda.tensor_map(qkv_boxes, (shape.q_width // _RANKS // 64, tokens, 64))
+            + cuda.tensor_map(qkv_boxes, (2, tokens, 64))
         )
         self._sizes[tokens] = _Size(
             _kernel(shape, tokens, self._clusters),
             row_maps,
             (scaled, qkv, gated, squares(self._clusters), squares(shape.qkv_width // 16)),
-            torch.empty(tokens, shape.hidden, dtype=torch.float32, device=device),
         )
         return self._sizes[tokens]
 
     def _upload(self, content: bytes) -> torch.Tensor:
         return torch.frombuffer(bytearray(content), dtype=torch.uint8).to(self._weights.embedding.device)
+
+
+def _maps(layer: LayerWeights) -> list[bytes]:
+    """Of each matrix where boxes of four tiles of 16 rows are, and smaller ones for what is left over."""
+    # Half a head's numbers turn with the other half, and what gates multiply stands behind all of them.
+    # 16 rows of one and of the other are two tiles: (heads, pairs of tiles, 2, 16, width).
+    heads = layer.qkv.unflatten(0, (-1, 2, _HEAD_DIM // 32, 16)).transpose(1, 2)
+    gates = layer.gate_up.unflatten(0, (1, 2, -1, 16)).transpose(1, 2)
+    made = []
+    for wide, narrow in ((heads, layer.out), (gates, layer.down)):
+        made += [cuda.tensor_map(wide, (1, pairs, 2, 16, 64)) for pairs in (2, 1)]
+        made += [cuda.tensor_map(narrow, (16 * tiles, 64)) for tiles in (4, 1)]
+    return made
 
 
 def _fits(shape: DecoderShape) -> bool:

@@ -69,46 +69,43 @@ class Pack:
 
     positions : (n,) where each text stood in the caller's list.
     lengths : (n,) tokens of each text, at least 1.
-    tokens : (t,) int32 ids; filler repeats id 0.
-    places : (t,) int32 position of each token in its text.
-    starts : (t,) int32 row of the first token of each token's text; a filler token is its own text.
+    used : tokens that belong to texts.
+    rows : (3, t) int32: id of each token; its position in its text; row of the first token of its text.
+        Filler repeats id 0, each a text of its own.
     """
 
     positions: np.ndarray
     lengths: np.ndarray
-    tokens: np.ndarray
-    places: np.ndarray
-    starts: np.ndarray
+    used: int
+    rows: np.ndarray
 
     @classmethod
     def of(cls, positions: np.ndarray, texts: TokenisedTexts) -> Pack:
         """The texts in the order given."""
         lengths, used = texts.lengths, len(texts.ids)
         total = rounded_tokens(used)
-        tokens = np.zeros(total, dtype=np.int32)
+        rows = np.zeros((3, total), dtype=np.int32)
+        tokens, places, starts = rows
         tokens[:used] = texts.ids
-        starts = np.arange(total, dtype=np.int32)
-        if len(lengths) == 1:
-            starts[:used] = 0
-        else:
+        if len(lengths) > 1:
             starts[:used] = np.repeat(np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
-        places = np.arange(total, dtype=np.int32) - starts
-        return cls(positions, lengths, tokens, places, starts)
+        starts[used:] = np.arange(used, total, dtype=np.int32)
+        np.subtract(np.arange(used, dtype=np.int32), starts[:used], out=places[:used])
+        return cls(positions, lengths, used, rows)
+
+    def __len__(self) -> int:
+        """Rows, the filler included."""
+        return self.rows.shape[1]
 
     @property
     def last_rows(self) -> np.ndarray:
         """(n,) int32 row of each text's last token, whose state becomes the vector."""
         return np.cumsum(self.lengths, dtype=np.int32) - 1
 
-    @property
-    def used(self) -> int:
-        """Tokens that belong to texts."""
-        return int(self.lengths.sum())
-
     def split(self, budget: int) -> list[Pack]:
         """The same texts in packs of at most `budget` tokens (a longer text alone in its own)."""
         packer = Packer(budget)
-        texts = TokenisedTexts(self.tokens[: self.used], self.lengths)
+        texts = TokenisedTexts(self.rows[0, : self.used], self.lengths)
         return [*packer.add(self.positions, texts), *packer.rest()]
 
 
@@ -224,6 +221,4 @@ class Tokeniser:
         return TokenisedTexts.of(self._lists(texts))
 
     def _lists(self, texts: Sequence[str]) -> list[list[int]]:
-        if len(texts) == 1:  # without waking a pool of threads
-            return [self._tokenizer.encode(texts[0]).ids]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]

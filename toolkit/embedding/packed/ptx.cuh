@@ -53,6 +53,14 @@ DEV void fetch(u32 to, const void* map, int column, int row, u32 bar) {
       "l"(map), "r"(column), "r"(row), "r"(bar)
       : "memory");
 }
+// In a matrix as (heads, pairs, 2, 16, width), whose box says how many pairs.
+DEV void fetch_pairs(u32 to, const void* map, int column, int pair, int head, u32 bar) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, "
+      "%3, %4, %5}], [%6];" ::"r"(to),
+      "l"(map), "r"(column), "r"(0), "r"(pair), "r"(head), "r"(bar)
+      : "memory");
+}
 DEV void send(u32 to, u32 bar, const float* v) {
   asm volatile(
       "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(

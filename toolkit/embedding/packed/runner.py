@@ -35,7 +35,7 @@ class _Pending:
     """
 
     def __init__(
-        self, positions: np.ndarray, rows: torch.Tensor, done: torch.cuda.Event | None, *, lent: bool = False
+        self, positions: np.ndarray, rows: np.ndarray, done: torch.cuda.Event | None, *, lent: bool = False
     ) -> None:
         self._positions, self._rows, self._done, self._lent = positions, rows, done, lent
 
@@ -44,13 +44,13 @@ class _Pending:
         if self._done is not None:
             self._done.synchronize()
         if self._lent:
-            self._rows = self._rows.clone()
+            self._rows = self._rows.copy()
         self._done, self._lent = None, False
 
     def block(self) -> Block:
         """The rows, once: whoever still holds this afterwards holds no memory."""
         self.settle()
-        rows = self._rows.numpy()
+        rows = self._rows
         del self._rows
         return self._positions, rows
 
@@ -87,11 +87,11 @@ class Runner:
 
     def _start(self, pack: Pack, pending: deque[_Pending]) -> list[Pack]:
         """Queue a pack's work; returns smaller packs to do instead if memory ran out."""
-        reserved = max(self.budget, len(pack.tokens))
+        reserved = max(self.budget, len(pack))
         try:
             pending.append(self._submit(pack))
         except torch.OutOfMemoryError as error:
-            if len(pack.lengths) == 1 and reserved == len(pack.tokens):
+            if len(pack.lengths) == 1 and reserved == len(pack):
                 raise ModelError(
                     f"a text of {pack.used} tokens alone exceeds the memory of {self._device}; "
                     f"give max_tokens below {pack.used}, a smaller dtype or a larger device"
@@ -105,24 +105,23 @@ class Runner:
         return pack.split(self.budget)
 
     def _submit(self, pack: Pack) -> _Pending:
-        total = len(pack.tokens)
-        if total > self._decoder.reserved:
-            self._reserve(max(total, self.budget))
-        count = len(pack.positions)
-        plan = _Plan.of(pack, rows=self._decoder.rows(pack.used, total), fused=self._fused)
-        if self._device.type != "cuda":
-            rows = self._decoder(plan.batch(torch.from_numpy(plan.integers)))
-            return _Pending(pack.positions, rows[:count], None)
-        graph = self._graphs.get(plan.size, lambda: self._record(plan)) if plan.repeats else None
+        if len(pack) > self._decoder.reserved:
+            self._reserve(max(len(pack), self.budget))
+        plan = _Plan.of(pack, rows=self._decoder.rows(pack.used, len(pack)), fused=self._fused)
+        count, cuda = len(pack.positions), self._device.type == "cuda"
+        graph = self._graphs.get(plan.size, lambda: self._record(plan)) if cuda and plan.repeats else None
         if graph is not None:
-            return graph.replay(plan.integers, pack.positions)
-        integers = torch.from_numpy(plan.integers).pin_memory().to(self._device, non_blocking=True)
-        rows = self._decoder(plan.batch(integers))
-        result = torch.empty(count, rows.shape[1], dtype=torch.float32, pin_memory=True)
-        result.copy_(rows[:count], non_blocking=True)
+            return graph.replay(plan)
+        integers = torch.empty(plan.count, dtype=torch.int32, pin_memory=cuda)
+        plan.write(integers.numpy())
+        rows = self._decoder(plan.batch(integers.to(self._device, non_blocking=True)))[:count]
+        if not cuda:
+            return _Pending(pack.positions, rows.numpy(), None)
+        result = torch.empty(rows.shape, dtype=torch.float32, pin_memory=True)
+        result.copy_(rows, non_blocking=True)
         done = torch.cuda.Event()
         done.record()
-        return _Pending(pack.positions, result, done)
+        return _Pending(pack.positions, result.numpy(), done)
 
     def _reserve(self, tokens: int) -> None:
         """Make room for packs of so many tokens; graphs are bound to the room they were recorded in."""
@@ -145,24 +144,34 @@ class _Size(NamedTuple):
 class _Plan:
     """A pack as one array of integers, for one copy, and how to read it.
 
-    integers : tokens, places and starts of each row; last rows, the last one repeated up to a round number.
     lengths : of the texts, where no kernels run.
     """
 
-    integers: np.ndarray
+    pack: Pack
     size: _Size
     lengths: Sequence[int]
 
     @classmethod
     def of(cls, pack: Pack, *, rows: int, fused: bool) -> _Plan:
-        last = pack.last_rows
-        texts = 1 if len(last) == 1 else max(_FEWEST_TEXTS, 1 << (len(last) - 1).bit_length())
+        count = len(pack.lengths)
+        texts = 1 if count == 1 else max(_FEWEST_TEXTS, 1 << (count - 1).bit_length())
         # Making the list of a pack of thousands takes time that kernels do not need spent.
         lengths = () if fused else pack.lengths.tolist()
-        again = np.repeat(last[-1:], texts - len(last))
-        integers = np.concatenate([pack.tokens[:rows], pack.places[:rows], pack.starts[:rows], last, again])
         long = rows >= LONG_TEXT and bool(pack.lengths.max() >= LONG_TEXT)
-        return cls(integers, _Size(rows, texts, long), lengths)
+        return cls(pack, _Size(rows, texts, long), lengths)
+
+    @property
+    def count(self) -> int:
+        """Integers."""
+        return 3 * self.size.total + self.size.texts
+
+    def write(self, integers: np.ndarray) -> None:
+        """Fill in tokens, places and starts of each row; last rows, the last one repeated."""
+        pack, total, chosen = self.pack, self.size.total, integers[3 * self.size.total :]
+        integers[: 3 * total].reshape(3, total)[:] = pack.rows[:, :total]
+        chosen[:] = pack.used - 1
+        if len(pack.lengths) > 1:
+            chosen[: len(pack.lengths)] = pack.last_rows
 
     @property
     def repeats(self) -> bool:
@@ -189,22 +198,24 @@ class _Graph:
 
     def __init__(self, decoder: Decoder, plan: _Plan, *, beside: _Graph | None) -> None:
         """`beside` shares its memory: graphs run one at a time, and copy out what they made."""
-        self._host = torch.from_numpy(plan.integers).pin_memory()
-        self._integers = self._host.to(decoder.device)
-        self._rows = torch.empty(plan.size.texts, decoder.shape.hidden, dtype=torch.float32, pin_memory=True)
+        host = torch.empty(plan.count, dtype=torch.int32, pin_memory=True)
+        rows = torch.empty(plan.size.texts, decoder.shape.hidden, dtype=torch.float32, pin_memory=True)
+        self._device_integers = torch.zeros(plan.count, dtype=torch.int32, device=decoder.device)
+        self._integers, self._rows = host.numpy(), rows.numpy()
         self._done = torch.cuda.Event()
         self._latest: _Pending | None = None
         self.recorded = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.recorded, pool=beside and beside.recorded.pool()):
-            self._integers.copy_(self._host, non_blocking=True)
-            self._rows.copy_(decoder(plan.batch(self._integers)), non_blocking=True)
+            self._device_integers.copy_(host, non_blocking=True)
+            rows.copy_(decoder(plan.batch(self._device_integers)), non_blocking=True)
 
-    def replay(self, integers: np.ndarray, positions: np.ndarray) -> _Pending:
+    def replay(self, plan: _Plan) -> _Pending:
         """Start a pass; a pass started before is waited for, because both use the same memory."""
         self.settle()
-        self._host.numpy()[:] = integers
+        plan.write(self._integers)
         self.recorded.replay()
         self._done.record()
+        positions = plan.pack.positions
         self._latest = _Pending(positions, self._rows[: len(positions)], self._done, lent=True)
         return self._latest
 
