@@ -28,8 +28,10 @@ _MIN_DIM = 32  # Qwen3-Embedding model card
 _CPU_BUDGET = 4_096
 _GPU_BUDGET = 65_536  # tokens; half as many is 1 % slower on an H200
 _FREE_MEMORY_SHARE = 0.5
-# The first pack's share of the budget, and how fast packs grow from there.
-_FIRST_SHARE, _GROWTH = 16, 2
+# The first pack's share of the budget, and how fast packs grow from there: with a light model, of up to so many
+# operations a token, a device is done with a pack before the host has tokenised one four times as large.
+_FIRST_SHARE = 16
+_GROWTH, _LIGHT_GROWTH, _LIGHT_FLOPS = 4, 2, 2e9
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,10 @@ class PackedEmbedder(StreamingEmbedder):
         The first packs are smaller, so that the device has work while the rest is tokenised.
         """
         packer = Packer(max(1, self._runner.budget // _FIRST_SHARE))
+        growth = _LIGHT_GROWTH if self._shape.flops([1]) <= _LIGHT_FLOPS else _GROWTH
         for pack in packs(texts, self._tokeniser, packer):
             yield pack
-            packer.budget = min(self._runner.budget, _GROWTH * packer.budget)
+            packer.budget = min(self._runner.budget, growth * packer.budget)
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before."""
