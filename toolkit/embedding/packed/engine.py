@@ -28,8 +28,8 @@ _MIN_DIM = 32  # Qwen3-Embedding model card
 _CPU_BUDGET = 4_096
 _GPU_BUDGET = 65_536  # tokens; half as many is 1 % slower on an H200
 _FREE_MEMORY_SHARE = 0.5
-# The first pack's share of the budget, and how fast packs grow from there: with a light model, of up to so many
-# operations a token, a device is done with a pack before the host has tokenised one four times as large.
+# The first pack's share of the budget, and how fast packs grow from there. With a light model, by operations
+# a token, a device is done with a pack before the host has tokenised one four times as large.
 _FIRST_SHARE = 16
 _GROWTH, _LIGHT_GROWTH, _LIGHT_FLOPS = 4, 2, 2e9
 
