@@ -162,6 +162,9 @@ def wide_heads_folder(tmp_path_factory):
         pytest.param(
             "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
         ),
+        pytest.param(
+            "cuda:1", marks=pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+        ),
     ],
 )
 def test_long_and_short_texts_together_in_16_bits(wide_heads_folder, device):

@@ -285,12 +285,12 @@ def matmul_ceiling(device: str) -> float:
     best = 0.0
     for _ in range(_CEILING_TRIES):
         if on_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         begin = time.perf_counter()
         for _ in range(_CEILING_BURST):
             left @ right
         if on_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         seconds = (time.perf_counter() - begin) / _CEILING_BURST
         best = max(best, 2 * size**3 / seconds / 1e12)
         time.sleep(_CEILING_PAUSE_S)
@@ -306,7 +306,7 @@ def _forget_peak(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _peak(device: str) -> int | None:
@@ -314,7 +314,7 @@ def _peak(device: str) -> int | None:
         return None
     import torch
 
-    return torch.cuda.max_memory_allocated()
+    return torch.cuda.max_memory_allocated(device)
 
 
 def _device_name(device: str) -> str:
@@ -322,4 +322,4 @@ def _device_name(device: str) -> str:
         return device
     import torch
 
-    return torch.cuda.get_device_name()
+    return torch.cuda.get_device_name(device)

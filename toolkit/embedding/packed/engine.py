@@ -17,7 +17,7 @@ from toolkit.embedding.packed.decoder import Decoder
 from toolkit.embedding.packed.few_tokens import FewTokens
 from toolkit.embedding.packed.packing import Pack, Packer, Tokeniser, packs
 from toolkit.embedding.packed.precision import Fp8, Plain
-from toolkit.embedding.packed.runner import Runner
+from toolkit.embedding.packed.runner import Runner, current
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.embedding.packed.weights import Weights, load_weights, random_weights
 from toolkit.embedding.protocol import Block, StreamingEmbedder
@@ -96,7 +96,8 @@ class PackedEmbedder(StreamingEmbedder):
             weights.shape, ops, device=setting.device, dtype=setting.stored
         )
         few_tokens = FewTokens.of if setting.fused and not setting.fp8 else None
-        decoder = Decoder(weights, arithmetic, ops, few_tokens=few_tokens)
+        with current(setting.device):
+            decoder = Decoder(weights, arithmetic, ops, few_tokens=few_tokens)
         budget = budget or _affordable_tokens(weights.shape, setting)
         self._runner = Runner(decoder, device=setting.device, budget=budget, fused=setting.fused)
 

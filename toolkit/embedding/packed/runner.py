@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,12 @@ _IN_FLIGHT = 2
 _GRAPH_TOKENS = COARSE_TOKENS
 _GRAPHS = 32
 _FEWEST_TEXTS = 16
+
+
+def current(device: torch.device) -> AbstractContextManager:
+    """Makes `device` torch's current one, which kernels, streams and events go to, if it has a number."""
+    numbered = device.type == "cuda" and device.index is not None
+    return torch.cuda.device(device) if numbered else nullcontext()
 
 
 class _Pending:
@@ -89,7 +96,8 @@ class Runner:
         """Queue a pack's work; returns smaller packs to do instead if memory ran out."""
         reserved = max(self.budget, len(pack))
         try:
-            pending.append(self._submit(pack))
+            with current(self._device):
+                pending.append(self._submit(pack))
         except torch.OutOfMemoryError as error:
             if len(pack.lengths) == 1 and reserved == len(pack):
                 raise ModelError(
