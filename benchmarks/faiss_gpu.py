@@ -1,4 +1,4 @@
-"""FAISS indexes on the CPU and on every GPU that FAISS sees: queries a second, and whether they agree.
+"""FAISS indexes on the CPU and on the first GPU that FAISS sees: queries a second, and whether they agree.
 
 python benchmarks/faiss_gpu.py [--rows N] [--dim N] [--queries N] [--repeats N] [--save]
 """
@@ -57,7 +57,7 @@ def main() -> None:
     with threads(available_cores()):
         for index, precision, search_args in SETTINGS:
             built = build_index(vectors, options.dim, index=index, precision=precision)
-            moved = built.to_gpus()
+            moved = built.to_gpu()
             cpu_qps = queries_a_second(built, queries, search_args, options.repeats)
             gpu_qps = queries_a_second(moved, queries, search_args, options.repeats)
             expected = built.search(queries, K, search_args).rows

@@ -218,7 +218,15 @@ def test_other_refusals():
         pass
     if not faiss.get_num_gpus():
         with pytest.raises(PlanError, match="no GPU"):
-            build_index(CORPUS, 8).to_gpus()
+            build_index(CORPUS, 8).to_gpu()
+
+
+def test_a_list_count_that_faiss_would_ignore_is_refused():
+    replicas = faiss.IndexReplicas(8)
+    built = build_index(CORPUS, 8, index="IVF4")
+    replicas.addIndex(built.index)
+    with pytest.raises(PlanError, match="ignore nprobe=2 of IndexReplicas"):
+        BuiltIndex(replicas, built.factory, 8).search(truncate(QUERIES, 8), 3, "nprobe=2")
 
 
 def test_threads_are_set_within_the_block_only():

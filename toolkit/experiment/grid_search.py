@@ -21,7 +21,7 @@ from toolkit.experiment.store import RawStore
 from toolkit.measure.timing import Timed, interleaved
 from toolkit.progress import progress_bar
 from toolkit.search.exact_cpu import available_cores
-from toolkit.search.faiss_index import BuiltIndex, on_gpus, threads
+from toolkit.search.faiss_index import BuiltIndex, on_gpu, threads
 from toolkit.search.family import IndexFamily
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
@@ -62,7 +62,7 @@ def search_grid(
             family = IndexFamily(vectors.corpus, dim, seed=plan.seed)
             for build in at_dim:
                 _build(store, shelf, family, build)
-                _search(store, on_gpus(shelf.get(build.slug)), build, vectors, k=plan.k)
+                _search(store, on_gpu(shelf.get(build.slug)), build, vectors, k=plan.k)
                 bar.update()
     _time(store, shelf, todo, vectors, plan=plan, progress=progress)
     shelf.clear()
@@ -102,7 +102,7 @@ def _build(store: RawStore, shelf: IndexShelf, family: IndexFamily, build: Build
         "steps_s": dict(built.steps_s),
         "index_bytes": built.index_bytes,
         "peak_bytes": built.peak_bytes,
-        "index_device": on_gpus(built).device,
+        "index_device": on_gpu(built).device,
     }
     store.save_build(build.slug, facts)
 
@@ -138,7 +138,7 @@ def _time(
     with progress_bar(total=total, label="time searches", unit="index", show=progress) as bar:
         for turn in range(max(lacking.values(), default=0)):
             for group in shelf.groups([build.slug for build in builds if lacking[build] > turn]):
-                loaded = {build: on_gpus(shelf.get(build.slug)) for build in builds if build.slug in group}
+                loaded = {build: on_gpu(shelf.get(build.slug)) for build in builds if build.slug in group}
                 timed = {
                     search: _timed(built, search, vectors, some, k=plan.k)
                     for build, built in loaded.items()

@@ -40,7 +40,7 @@ __all__ = [
     "build_index",
     "check_setting",
     "factory_string",
-    "on_gpus",
+    "on_gpu",
     "pack_signs",
     "threads",
 ]
@@ -113,9 +113,7 @@ class BuiltIndex:
     @property
     def device(self) -> str:
         """``gpu`` or ``cpu``: where it is searched."""
-        # Several GPUs stand behind a proxy or shards of the index on each.
-        kind = type(self.index).__name__
-        return "gpu" if any(word in kind for word in ("Gpu", "Proxy", "Replicas", "Shards")) else "cpu"
+        return "gpu" if "Gpu" in type(self.index).__name__ else "cpu"
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
@@ -191,15 +189,18 @@ class BuiltIndex:
             raise ResultsError(f"index {path} cannot be read: {str(error).splitlines()[0]}") from error
         return cls(index, facts["factory"], facts["dim"], facts["steps_s"], facts["peak_bytes"])
 
-    def to_gpus(self) -> BuiltIndex:
-        """A copy on all of this machine's GPUs; raises PlanError for an index FAISS has on CPU only."""
+    def to_gpu(self) -> BuiltIndex:
+        """A copy on this machine's first GPU; raises PlanError for an index FAISS has on CPU only.
+
+        One GPU, because FAISS's replicas on several take no search arguments: every `nprobe` would be 1.
+        """
         faiss = load_faiss()
         if not faiss.get_num_gpus():
             raise PlanError(
                 "FAISS sees no GPU here; search on the CPU, or install 'embedding-toolkit[gpu]' beside a GPU"
             )
         try:
-            moved = faiss.index_cpu_to_all_gpus(self.index)
+            moved = faiss.index_cpu_to_gpus_list(self.index, gpus=[0])
         except (RuntimeError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise PlanError(f"FAISS has no GPU form of {self.factory!r} ({reason}); keep it on CPU") from None
@@ -210,12 +211,12 @@ class BuiltIndex:
         return faiss.index_gpu_to_cpu(self.index) if self.device == "gpu" else self.index
 
 
-def on_gpus(built: BuiltIndex) -> BuiltIndex:
-    """The index on this machine's GPUs where there are any and FAISS has a form of it for them."""
+def on_gpu(built: BuiltIndex) -> BuiltIndex:
+    """The index on this machine's first GPU where there is one and FAISS has a form of it for GPUs."""
     if not load_faiss().get_num_gpus():
         return built
     try:
-        return built.to_gpus()
+        return built.to_gpu()
     except PlanError:
         return built  # graphs, scalar codes and binary codes of some kinds are searched on the CPU only
 
@@ -257,6 +258,9 @@ def _search_parameters(index, arguments: Mapping[str, int]):  # noqa: ANN001
     if hasattr(inner, "nlist"):
         # FAISS's own default of one list stands where only the coarse graph's width is given.
         made = faiss.SearchParametersIVF(nprobe=arguments.get("nprobe", 1), quantizer_params=graph)
+    elif "nprobe" in arguments:
+        name, value = type(inner).__name__, arguments["nprobe"]
+        raise PlanError(f"FAISS would ignore nprobe={value} of {name}; search an index on one device")
     else:
         made = graph
     if isinstance(index, faiss.IndexPreTransform):

@@ -31,8 +31,11 @@ _FEWEST_TEXTS = 16
 
 def current(device: torch.device) -> AbstractContextManager:
     """Makes `device` torch's current one, which kernels, streams and events go to, if it has a number."""
-    numbered = device.type == "cuda" and device.index is not None
-    return torch.cuda.device(device) if numbered else nullcontext()
+    return torch.cuda.device(device) if _numbered(device) else nullcontext()
+
+
+def _numbered(device: torch.device) -> bool:
+    return device.type == "cuda" and device.index is not None
 
 
 class _Pending:
@@ -73,6 +76,8 @@ class Runner:
         self._device = device
         self._fused = fused
         self._graphs: Frequent[_Size, _Graph] = Frequent(_GRAPHS, drop=_Graph.settle)
+        # torch's own for recording belongs to the device that recorded first, whichever is current.
+        self._recording = torch.cuda.Stream(device) if _numbered(device) else None
         self.budget = budget
 
     def run(self, packs: Iterable[Pack]) -> Iterator[Block]:
@@ -137,7 +142,7 @@ class Runner:
         self._decoder.reserve(tokens)
 
     def _record(self, plan: _Plan) -> _Graph:
-        return _Graph(self._decoder, plan, beside=self._graphs.any())
+        return _Graph(self._decoder, plan, self._recording, beside=self._graphs.any())
 
 
 class _Size(NamedTuple):
@@ -204,8 +209,13 @@ class _Plan:
 class _Graph:
     """A recorded forward pass of one pack size, its copies in and out too, replayed with a single call."""
 
-    def __init__(self, decoder: Decoder, plan: _Plan, *, beside: _Graph | None) -> None:
-        """`beside` shares its memory: graphs run one at a time, and copy out what they made."""
+    def __init__(
+        self, decoder: Decoder, plan: _Plan, stream: torch.cuda.Stream | None, *, beside: _Graph | None
+    ) -> None:
+        """Recorded on `stream`, or torch's own for that.
+
+        beside : shares its memory; graphs of a stream run one at a time, and copy out what they made.
+        """
         host = torch.empty(plan.count, dtype=torch.int32, pin_memory=True)
         rows = torch.empty(plan.size.texts, decoder.shape.hidden, dtype=torch.float32, pin_memory=True)
         self._device_integers = torch.zeros(plan.count, dtype=torch.int32, device=decoder.device)
@@ -213,7 +223,7 @@ class _Graph:
         self._done = torch.cuda.Event()
         self._latest: _Pending | None = None
         self.recorded = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.recorded, pool=beside and beside.recorded.pool()):
+        with torch.cuda.graph(self.recorded, pool=beside and beside.recorded.pool(), stream=stream):
             self._device_integers.copy_(host, non_blocking=True)
             rows.copy_(decoder(plan.batch(self._device_integers)), non_blocking=True)
 
