@@ -255,6 +255,24 @@ def test_recall_throughput_needs_search_arguments(curve, grid):
     assert grid_charts.recall_by_throughput(grid).axes[0].get_yscale() == "log"
 
 
+def test_a_scan_faster_than_every_graph_is_said_to_be(grid):
+    exact = grid.assign(**{"overlap@10": 1.0})
+    scans = (grid["index"] == "Flat") & (grid["precision"] == "float32") & (grid["rescore"] == "")
+    slow, quick = (exact.assign(qps=grid["qps"].where(~scans, qps)) for qps in (1.0, 1e6))
+    assert "HNSW32" in titles(grid_charts.recall_by_throughput(slow))
+    title = titles(grid_charts.recall_by_throughput(quick)).replace("\n", " ")
+    assert title == "256 dimensions: Flat float32 is fastest at overlap@10 of 0.99 with 1,000,000 queries/s"
+
+
+@pytest.mark.parametrize("wide", ["W", "i"])
+def test_no_line_of_a_title_is_wider_than_the_chart(wide):
+    chart = style.new_chart()
+    chart.subplots()
+    style.heading(chart, " ".join([wide * 9] * 40) + wide * 300, "context")
+    title = chart._suptitle.get_window_extent(chart.canvas.get_renderer())
+    assert 0.8 * chart.bbox.width < title.x1 <= chart.bbox.width
+
+
 def test_labels_of_a_narrow_range_of_recall_do_not_cover_each_other(grid):
     narrow = grid.assign(**{"overlap@10": 0.2363 + 0.0027 * np.linspace(0, 1, len(grid))})
     chart = grid_charts.recall_by_throughput(narrow)

@@ -125,7 +125,8 @@ class EncodeSpeed:
             f"first result after {self.first_result_s:.2f} s",
         ]
         if self.tokens is not None:
-            lines.append(f"{self.tok_s:,.0f} tokens/s, MFU {self.mfu:.3f} of {self.ceiling_tflops:,.1f} TFLOP/s")
+            ceiling = f"{self.ceiling_tflops:,.1f} TFLOP/s"
+            lines.append(f"{self.tok_s:,.0f} tokens/s, MFU {self.mfu:.3f} of {ceiling}")
         if self.peak_memory_bytes is not None:
             lines.append(f"peak device memory {self.peak_memory_bytes / 2**30:.2f} GiB")
         for dim, samples in self.latency_ms.items():

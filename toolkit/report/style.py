@@ -19,6 +19,8 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from toolkit.files import write_atomically
 
@@ -28,6 +30,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 INK, FAINT, GRID = "#24292F", "#6B7280", "#E5E7EB"
 PAPER = "#FFFFFF"
 _DPI = 144
+_LEFT_OF_AXES = 1.2  # inches that labels and ticks may take
 _SCREEN_DPI = 96
 # DejaVu Sans comes with matplotlib; the others are tried, glyph by glyph, where a text needs them.
 _CJK_FONTS = (
@@ -90,9 +93,9 @@ def new_chart(width: float = 8.0, height: float = 5.0) -> Chart:
 
 def heading(chart: Chart, finding: str, context: str = "") -> None:
     """The finding as the title, and below it in small what it was measured on."""
-    width = int(chart.get_size_inches()[0] * 8.2)
-    lines = "\n".join(_wrap(finding, width))
-    small = "\n".join(_wrap(context, int(width * 1.3)))
+    width = chart.get_size_inches()[0]
+    lines = _wrapped(finding, 0.97 * width, points=15, weight="bold")
+    small = _wrapped(context, width - _LEFT_OF_AXES, points=11)
     # Two texts of different size cannot share a suptitle, so the second is the first axes' own title.
     chart.suptitle(plain(lines), x=0.012, ha="left", fontsize=15, fontweight="bold", color=INK)
     if small:
@@ -202,7 +205,24 @@ def _bytes(chart: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     return buffer.getvalue()
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    import textwrap
+def _wrapped(text: str, inches: float, *, points: float, weight: str = "normal") -> str:
+    """The text on lines that are no wider, as the font draws them; a word that is wider alone is cut."""
+    font = FontProperties(size=points, weight=weight)
 
-    return textwrap.wrap(text, width) or [""]
+    def fits(line: str) -> bool:
+        width, _, _ = text_to_path.get_text_width_height_descent(line, font, ismath=False)
+        return width <= 72 * inches
+
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if fits(longer):
+            lines[-1] = longer
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if not fits(lines[-1] + character):
+                lines.append("")
+            lines[-1] += character
+    return "\n".join(lines)
