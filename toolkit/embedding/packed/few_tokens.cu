@@ -107,7 +107,7 @@ struct Args {
   u16* gated;
   float* squares;       // (CLUSTERS, T)
   float* head_squares;  // (QKV_TILES, T)
-  float* out;           // (T, HIDDEN): a row a text
+  float* out;           // (64, HIDDEN): a row a text
   u32* counters;        // (CLUSTERS + 1, 32), one of two sets
   int layers;
 };
@@ -152,8 +152,11 @@ DEV void multiply(Consumer& c, float (&sums)[NT][4], u32 act, u32 slot, u32 phas
 // How many blocks have a tile of this place.
 DEV u32 turns(u32 tiles, u32 place) { return (tiles + CONSUMERS - 1 - place) / CONSUMERS; }
 
+// The first of the two tiles of a block of which this warp has a half.
+DEV u32 pair_of(const Consumer& c) { return 4 * c.squad + 2 * (c.part >> 1); }
+
 DEV void account(Consumer& c, u32 tiles) {
-  const u32 pair = 4 * c.squad + 2 * (c.part >> 1);
+  const u32 pair = pair_of(c);
   c.given[0] += turns(tiles, pair);
   c.given[1] += turns(tiles, pair + 1);
   c.given[2] += turns(tiles, 4 * c.squad + c.part);
@@ -185,7 +188,7 @@ DEV void give_halves(Consumer& c, float (&sums)[NT][4], u32 block) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     u32 to, bar;
-    room(c, 4 * c.squad + 2 * (c.part >> 1) + i, c.given[i] + block, to, bar);
+    room(c, pair_of(c) + i, c.given[i] + block, to, bar);
     send_half(sums, i, to + (c.part & 1) * (PART / 2), bar);
   }
 }
@@ -387,7 +390,7 @@ DEV void wide_product(const Args& a, Consumer& c, Share share, const u16* q_norm
       step_slots(c.slot, c.slot_phase, slots * HIDDEN_BOXES % SLOTS);
       if (slots * HIDDEN_BOXES / SLOTS & 1) c.slot_phase ^= 1;
       if (b == blocks - 1 && c.lane == 0) bar_arrive(c.base + A_DONE);
-      if (4 * c.squad + 2 * (c.part >> 1) < tiles - CONSUMERS * b) give_halves(c, sums, b);
+      if (pair_of(c) < tiles - CONSUMERS * b) give_halves(c, sums, b);
     } else if (taking) {
       float v[4];
       take(c, v, true);
