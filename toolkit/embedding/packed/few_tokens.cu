@@ -127,6 +127,9 @@ struct Consumer {
   float x[OWN][4];
 };
 
+// The tile of a block of CONSUMERS whose sums this warp adds up, with the other warps of its group.
+DEV u32 own_tile(const Consumer& c, u32 block) { return CONSUMERS * block + 8 * c.group + c.rank; }
+
 DEV void step_slots(u32& slot, u32& phase, u32 by) {
   slot += by;
   if (slot >= SLOTS) {
@@ -236,7 +239,7 @@ DEV void signal(const Args& a, Consumer& c) {
   fence_global();
   asm volatile("bar.sync 2, %0;" ::"n"(32 * GROUPS * REDUCERS) : "memory");
   if (threadIdx.x == 0) {
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    fence_gpu();
     add_one(a.counters + 32 * c.cluster);
   }
 }
@@ -275,7 +278,7 @@ DEV void announce(const Args& a, Consumer& c) {
   signal(a, c);
 #pragma unroll
   for (int t = 0; t < OWN; t++) {
-    const u32 mine = CONSUMERS * t + 8 * c.group + c.rank;
+    const u32 mine = own_tile(c, t);
     if (mine < c.hidden.count) give_squares(c, c.x[t], mine);
   }
 }
@@ -358,7 +361,7 @@ DEV void wide_product(const Args& a, Consumer& c, Share share, const u16* q_norm
   float scale[2] = {0, 0};
   const u32 blocks = (tiles + CONSUMERS - 1) / CONSUMERS;
   for (u32 b = 0; b <= blocks; b++) {
-    const u32 mine = CONSUMERS * (b - 1) + 8 * c.group + c.rank;  // tile of the block before
+    const u32 mine = own_tile(c, b - 1);  // in the block before
     const bool taking = b > 0 && mine < tiles && c.reduces;
     Turn turn;
     if (!GATED && taking) turn = turn_of(a, c, share.first + mine, q_norm, k_norm);
@@ -410,7 +413,7 @@ DEV void wide_product(const Args& a, Consumer& c, Share share, const u16* q_norm
   }
   if (c.reduces) signal(a, c);
   // After the signal, which would wait for this to arrive; queries, keys and values will lie where sums do.
-  if (GATED && c.reduces && 8 * c.group + c.rank < tiles) credit(c);
+  if (GATED && c.reduces && own_tile(c, 0) < tiles) credit(c);
 }
 
 // out or down: all tiles in one go over this rank's inputs; rows are there, or come box by box.
@@ -450,7 +453,7 @@ DEV void narrow_product(const Args& a, Consumer& c, int boxes, const u16* norm, 
   if (there && c.lane == 0) bar_arrive(c.base + A_DONE);
 #pragma unroll
   for (int t = 0; t < OWN; t++) {
-    const u32 mine = CONSUMERS * t + 8 * c.group + c.rank;
+    const u32 mine = own_tile(c, t);
     float w0 = 0, w1 = 0;
     if (mine < c.hidden.count && c.reduces) {
       w0 = wide(norm[(c.hidden.first + mine) * 16 + c.g]);
@@ -472,7 +475,7 @@ DEV void narrow_product(const Args& a, Consumer& c, int boxes, const u16* norm, 
   }
   account(c, c.hidden.count);
   if (c.reduces) announce(a, c);
-  if (c.reduces && 8 * c.group + c.rank < c.hidden.count) credit(c);
+  if (c.reduces && own_tile(c, 0) < c.hidden.count) credit(c);
 }
 
 // The states of texts' last tokens as unit rows, a text after the other.
@@ -491,7 +494,7 @@ DEV void finish(const Args& a, Consumer& c) {
     float* to = a.out + (__popcll(firsts << (63 - token)) - 1) * HIDDEN + c.hidden.first * 16 + c.g;
 #pragma unroll
     for (int t = 0; t < OWN; t++) {
-      const u32 mine = CONSUMERS * t + 8 * c.group + c.rank;
+      const u32 mine = own_tile(c, t);
       if (mine < c.hidden.count) {
         to[mine * 16] = c.x[t][i] * scale[i];
         to[mine * 16 + 8] = c.x[t][i + 2] * scale[i];
@@ -800,7 +803,7 @@ DEV void add_squares(const Args& a, u32 base, u32 cluster, Share hidden, u32 tur
   }
   __syncwarp();
   if (lane == 0) {
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    fence_gpu();
     add_one(a.counters + 32 * CLUSTERS);
   }
   __syncwarp();
@@ -943,7 +946,7 @@ extern "C" __global__ void __cluster_dims__(RANKS, 1, 1) __launch_bounds__(640, 
     for (int i = 0; i < 2; i++) bar_expect(base + RECV_FULL + 8 * i, RANKS * PART);
   }
   __syncthreads();
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  meet_cluster();
   const u32 warp = threadIdx.x >> 5;
   if (warp < CONSUMERS) {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 104;");
@@ -958,7 +961,7 @@ extern "C" __global__ void __cluster_dims__(RANKS, 1, 1) __launch_bounds__(640, 
       fetch_weights(a, base, cluster, rank);
   }
   __syncwarp();
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  meet_cluster();
   // All have read it: none is done before all have said something.
   if (blockIdx.x == 0 && threadIdx.x == 0) counting[0] = pass + 1;
 }

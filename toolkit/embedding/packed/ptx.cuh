@@ -141,6 +141,10 @@ DEV u32 load_relaxed(const u32* p) {
   return v;
 }
 DEV void add_one(u32* p) { asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(p) : "memory"); }
+DEV void fence_gpu() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+DEV void meet_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 DEV void fence_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 DEV void fence_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 DEV void store_shared(u32 at, u32 v) { asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(v) : "memory"); }
