@@ -87,6 +87,7 @@ class PackedEmbedder(StreamingEmbedder):
         self._space = space
         self._tokeniser = tokeniser
         self._shape = weights.shape
+        self._growth = _LIGHT_GROWTH if weights.shape.flops([1]) <= _LIGHT_FLOPS else _GROWTH
         self.setting = setting
         if setting.fused:
             from toolkit.embedding.packed import kernels as ops
@@ -174,10 +175,9 @@ class PackedEmbedder(StreamingEmbedder):
         The first packs are smaller, so that the device has work while the rest is tokenised.
         """
         packer = Packer(max(1, self._runner.budget // _FIRST_SHARE))
-        growth = _LIGHT_GROWTH if self._shape.flops([1]) <= _LIGHT_FLOPS else _GROWTH
         for pack in packs(texts, self._tokeniser, packer):
             yield pack
-            packer.budget = min(self._runner.budget, growth * packer.budget)
+            packer.budget = min(self._runner.budget, self._growth * packer.budget)
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before."""
