@@ -1,7 +1,7 @@
 """One-pass exact search at ten dimensions, against FAISS Flat once a dimension and FAISS Flat at the longest.
 
 The sides take turns within one run, on the same threads, so that drift of the machine hits all of
-them alike; figures are ratios of medians. FAISS is timed on searching only: cutting, normalising and
+them alike; figures are ratios of medians. FAISS is timed on searching only: cutting, normalizing and
 adding are done before. The one-pass search computes its prefix norms within its time.
 
     python benchmarks/all_dims.py [--rows N] [--queries N] [--threads N] [--repeats N] [--save]
@@ -16,9 +16,9 @@ import faiss
 import numpy as np
 from _record import record
 
-from toolkit.search.exact import Compute, exact_search
-from toolkit.search.exact_cpu import available_cores
-from toolkit.vectors import normalise, truncate
+from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.exact.search import Compute, exact_search
+from toolkit.vectors import normalize, truncate
 
 DIMS = (32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 2560)
 K = 100
@@ -34,7 +34,7 @@ def decaying_vectors(rows: int, dim: int, seed: int) -> np.ndarray:
         part = vectors[start : start + 8_192]
         part[:] = generator.standard_normal(part.shape, dtype=np.float32)
         part += 0.7 * centres[generator.integers(len(centres), size=len(part))]
-        part[:] = normalise(part * scale)
+        part[:] = normalize(part * scale)
     return vectors
 
 

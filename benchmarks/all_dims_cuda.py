@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from _record import record
 
-from toolkit.search.exact import exact_search
+from toolkit.search.exact.search import exact_search
 
 DIMS = (32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 2560)
 K = 100

@@ -1,7 +1,7 @@
 """The packed engine beside sentence-transformers, on one GPU, with random weights of published shapes.
 
 Both sides get the same weights, strings, tokenizer and bfloat16. Rates are from strings to rows on the
-host, tokenising included; `device` entries leave tokenising and packing out. MFU is work (2 a parameter
+host, tokenizing included; `device` entries leave tokenizing and packing out. MFU is work (2 a parameter
 and token, and causal attention, of the whole model) over time over the measured matmul ceiling.
 
     python benchmarks/encode.py --tokenizer FOLDER [--shapes 4b 0.6b 8b] [--parts ...] [--save]
@@ -27,7 +27,7 @@ from _record import record  # noqa: E402
 
 from toolkit.embedding.config import LocalConfig  # noqa: E402
 from toolkit.embedding.packed import PackedEmbedder  # noqa: E402
-from toolkit.embedding.packed.packing import Pack, TokenisedTexts  # noqa: E402
+from toolkit.embedding.packed.packing import Pack, TokenizedTexts  # noqa: E402
 from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape  # noqa: E402
 from toolkit.embedding.packed.weights import named_tensors, random_weights  # noqa: E402
 from toolkit.experiment.encode_speed import (  # noqa: E402
@@ -292,7 +292,7 @@ def exactness_part(name: str, figures: dict, tokenizer: Path) -> Iterator[tuple[
         for way, groups in (("packed", [range(len(ids))]), ("alone", [[i] for i in range(len(ids))])):
             rows = np.empty((len(ids), QWEN3_SHAPES[name].hidden), dtype=np.float32)
             for group in groups:
-                pack = Pack.of(np.array(group), TokenisedTexts.of([ids[i] for i in group]))
+                pack = Pack.of(np.array(group), TokenizedTexts.of([ids[i] for i in group]))
                 for positions, block in embedder.stream_packs([pack]):
                     rows[positions] = block
             ours[dtype] = rows

@@ -12,8 +12,8 @@ import numpy as np
 from _record import record
 from all_dims import decaying_vectors
 
-from toolkit.search.exact_cpu import available_cores
-from toolkit.search.faiss_index import BuiltIndex, build_index, threads
+from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.faiss.index import BuiltIndex, build_index, threads
 from toolkit.vectors import Vectors
 
 K = 100

@@ -25,7 +25,7 @@ from toolkit.embedding.pipeline import embed_texts
 from toolkit.errors import DimensionWarning
 from toolkit.measure.quality import evaluate, spearman
 from toolkit.mteb_adapter import MtebEncoder, local_task
-from toolkit.search.exact import exact_search
+from toolkit.search.exact.search import exact_search
 from toolkit.space import Role
 
 DEPTH = 1_000  # mteb keeps this many documents a query

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from _record import record
 
-from toolkit.experiment.recommend import recommend
-from toolkit.experiment.recommendation import Recommendation
+from toolkit.decide.recommend import recommend
+from toolkit.decide.recommendation import Recommendation
 from toolkit.experiment.results import Results
 from toolkit.measure.noninferiority import non_inferiorities
 

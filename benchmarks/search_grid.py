@@ -24,11 +24,11 @@ from _record import ROOT, record
 from all_dims import decaying_vectors
 
 from toolkit.measure.timing import Timed, interleaved
-from toolkit.search.exact import exact_search
-from toolkit.search.exact_cpu import available_cores
-from toolkit.search.factory import factory_string
-from toolkit.search.faiss_index import BuiltIndex, build_index, pack_signs, threads
-from toolkit.search.family import IndexFamily
+from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.exact.search import exact_search
+from toolkit.search.faiss.factory import factory_string
+from toolkit.search.faiss.index import BuiltIndex, build_index, pack_signs, threads
+from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 

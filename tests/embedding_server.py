@@ -23,7 +23,7 @@ MODEL = "tiny-embedder"
 
 
 def hash_vector(text: str, dim: int = DIM) -> np.ndarray:
-    """A vector of norm 3 (not 1: the client must normalise) that depends on the text alone."""
+    """A vector of norm 3 (not 1: the client must normalize) that depends on the text alone."""
     seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
     vector = np.random.default_rng(seed).standard_normal(dim)
     return (3.0 * vector / np.linalg.norm(vector)).astype(np.float32)

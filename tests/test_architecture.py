@@ -24,11 +24,13 @@ FLOORS = {
     "search": 1,
     "measure": 1,
     "experiment": 2,
-    "report": 3,
-    "mteb_adapter": 3,
-    "__init__": 4,
-    "cli": 5,
-    "__main__": 6,
+    "decide": 3,
+    "report": 4,
+    "notebook": 4,
+    "mteb_adapter": 4,
+    "__init__": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 # Nouns may build on each other; their order is the order of this list.
 GROUND = ["errors", "files", "progress", "space", "vectors"]

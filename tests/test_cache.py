@@ -14,7 +14,7 @@ from toolkit.embedding.protocol import StreamingEmbedder
 from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import CacheWarning, PlanError, VectorError
 from toolkit.space import EmbeddingSpace, Role
-from toolkit.vectors import normalise
+from toolkit.vectors import normalize
 
 
 class CountingEmbedder(StreamingEmbedder):
@@ -38,7 +38,7 @@ class CountingEmbedder(StreamingEmbedder):
             places = np.array(order[start : start + self._block])
             self.seen.extend(texts[i] for i in places)
             seeds = [int.from_bytes(key[:4], "little") for key in text_keys([texts[i] for i in places])]
-            yield places, normalise(np.stack([np.random.default_rng(s).normal(size=8) for s in seeds]))
+            yield places, normalize(np.stack([np.random.default_rng(s).normal(size=8) for s in seeds]))
 
 
 def documents(embedder, texts, cache=None, **more):
@@ -124,8 +124,8 @@ def test_two_processes_share_a_folder(tmp_path):
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    shelf = VectorCache(tmp_path).shelf(StaticEmbedder().space)
-    assert len(shelf) == 900
+    space_cache = VectorCache(tmp_path).for_space(StaticEmbedder().space)
+    assert len(space_cache) == 900
     texts = [f"shared text {i}" for i in range(900)]
     np.testing.assert_allclose(
         documents(StaticEmbedder(), texts, VectorCache(tmp_path)), StaticEmbedder().encode(texts), atol=1e-6
@@ -191,4 +191,4 @@ def test_engine_that_returns_no_embeddings_is_refused_and_nothing_is_cached(tmp_
     cache = VectorCache(tmp_path)
     with pytest.raises(VectorError):
         documents(_Broken(change), ["a"], cache)
-    assert len(cache.shelf(CountingEmbedder().space)) == 0
+    assert len(cache.for_space(CountingEmbedder().space)) == 0

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from toolkit.errors import DimensionError, PlanError, VectorError
-from toolkit.search.exact import Compute, exact_search
-from toolkit.vectors import normalise, truncate
+from toolkit.search.exact.search import Compute, exact_search
+from toolkit.vectors import normalize, truncate
 
 SMALL = Compute(backend="numpy", threads=2, block_rows=7)
 
@@ -40,7 +40,7 @@ def decaying(rows, dim, seed=0):
     """Unit rows whose numbers shrink along the vector, as those of Matryoshka models do."""
     generator = np.random.default_rng(seed)
     scale = (1.0 + np.arange(dim)) ** -0.4
-    return normalise((generator.standard_normal((rows, dim)) * scale).astype(np.float32))
+    return normalize((generator.standard_normal((rows, dim)) * scale).astype(np.float32))
 
 
 numbers = st.one_of(
@@ -61,7 +61,7 @@ numbers = st.one_of(
 )
 def test_equals_brute_force_on_any_rows(data, n, q, full_dim, block_rows, backend):
     def unit_rows(count):
-        return normalise(data.draw(hnp.arrays(np.float32, (count, full_dim), elements=numbers)))
+        return normalize(data.draw(hnp.arrays(np.float32, (count, full_dim), elements=numbers)))
 
     corpus, queries = unit_rows(n), unit_rows(q)
     dims = data.draw(st.lists(st.integers(1, full_dim), min_size=1, max_size=4))

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from toolkit.errors import PlanError, ResultsError, VectorError
-from toolkit.search.exact import exact_search
-from toolkit.search.factory import factory_string, parse_arguments
-from toolkit.search.faiss_index import BuiltIndex, build_index, check_setting, threads
-from toolkit.search.family import IndexFamily
-from toolkit.vectors import Vectors, normalise, truncate
+from toolkit.search.exact.search import exact_search
+from toolkit.search.faiss.factory import factory_string, parse_arguments
+from toolkit.search.faiss.index import BuiltIndex, build_index, check_setting, threads
+from toolkit.search.faiss.shared_builds import IndexFamily
+from toolkit.vectors import Vectors, normalize, truncate
 
 faiss = pytest.importorskip("faiss", reason="these tests need FAISS (extra cpu)")
 
 
 def decaying(rows, dim, seed=0):
     generator = np.random.default_rng(seed)
-    return normalise(generator.standard_normal((rows, dim)) * (1.0 + np.arange(dim)) ** -0.4)
+    return normalize(generator.standard_normal((rows, dim)) * (1.0 + np.arange(dim)) ** -0.4)
 
 
 CORPUS = Vectors(decaying(700, 48))
@@ -150,10 +150,10 @@ def test_build_arguments_change_the_index():
 
 
 @pytest.mark.parametrize(("index", "precision"), [("Flat", "int8"), ("HNSW8", "binary"), ("IVF8", "float32")])
-def test_bytes_are_those_faiss_serialises_and_files_bring_the_index_back(index, precision, tmp_path):
+def test_bytes_are_those_faiss_serializes_and_files_bring_the_index_back(index, precision, tmp_path):
     built = build_index(CORPUS, 16, index=index, precision=precision)
-    serialise = faiss.serialize_index_binary if built.binary else faiss.serialize_index
-    assert built.index_bytes == len(serialise(built.index))
+    serialize = faiss.serialize_index_binary if built.binary else faiss.serialize_index
+    assert built.index_bytes == len(serialize(built.index))
     built.save(tmp_path / "index")
     again = BuiltIndex.load(tmp_path / "index")
     queries = truncate(QUERIES, 16)
@@ -173,9 +173,9 @@ def test_a_cut_off_file_is_reported(tmp_path):
 
 
 def test_a_corpus_larger_than_one_block_is_added_whole(monkeypatch, tmp_path):
-    monkeypatch.setattr("toolkit.search.family._BLOCK_ROWS", 64)
-    monkeypatch.setattr("toolkit.search.family._HELD_BYTES", 0)
-    monkeypatch.setattr("toolkit.search.family._LEAST_TRAINING_ROWS", 512)
+    monkeypatch.setattr("toolkit.search.faiss.shared_builds._BLOCK_ROWS", 64)
+    monkeypatch.setattr("toolkit.search.faiss.shared_builds._HELD_BYTES", 0)
+    monkeypatch.setattr("toolkit.search.faiss.shared_builds._LEAST_TRAINING_ROWS", 512)
     np.save(tmp_path / "rows.npy", CORPUS.rows)
     mapped = Vectors.open(tmp_path / "rows.npy")
     exact = exact_search(CORPUS.rows, QUERIES, [32], k=10)[32]

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import PlanError, VectorError
-from toolkit.search.exact import exact_search
-from toolkit.search.faiss_index import build_index, threads
+from toolkit.search.exact.search import exact_search
+from toolkit.search.faiss.index import build_index, threads
 from toolkit.search.funnel import Funnel, Rescorer, Stage
-from toolkit.vectors import Vectors, normalise, truncate
+from toolkit.vectors import Vectors, normalize, truncate
 
 pytest.importorskip("faiss", reason="searching in stages needs FAISS (extra cpu)")
 
 
 def decaying(rows, dim, seed=0):
     generator = np.random.default_rng(seed)
-    return normalise(generator.standard_normal((rows, dim)) * (1.0 + np.arange(dim)) ** -0.4)
+    return normalize(generator.standard_normal((rows, dim)) * (1.0 + np.arange(dim)) ** -0.4)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests.models import (
 )
 from toolkit.embedding.checkpoint import find_checkpoint
 from toolkit.embedding.config import LocalConfig, parse_spec
-from toolkit.embedding.families import family_of
+from toolkit.embedding.model_families import family_of
 from toolkit.embedding.open import open_embedder
 from toolkit.errors import ModelError, PlanError
 from toolkit.space import QWEN3_DEFAULT_TASK, QWEN3_PROMPTS, Role

@@ -41,7 +41,7 @@ from toolkit.mteb_adapter import (
     score_kept,
     sweep_tasks,
 )
-from toolkit.search.exact import exact_search
+from toolkit.search.exact.search import exact_search
 from toolkit.space import QWEN3_PROMPTS, Prompts, Role
 
 # One mock task of mteb for each type the sweep has to run.

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from toolkit.embedding.checkpoint import find_checkpoint
 from toolkit.embedding.config import LocalConfig
-from toolkit.embedding.endtoken import END_TOKEN
+from toolkit.embedding.eos_token import END_TOKEN
 from toolkit.embedding.packed import DecoderShape, PackedEmbedder, supports
-from toolkit.embedding.packed.frequent import Frequent
+from toolkit.embedding.packed.frequency_cache import FrequencyCache
 from toolkit.embedding.packed.packing import (
     COARSE_TOKENS,
     Pack,
     Packer,
-    TokenisedTexts,
+    TokenizedTexts,
     packs,
     rounded_tokens,
 )
@@ -258,7 +258,7 @@ def test_packs_hold_every_text_once_within_the_budget(sizes, budget, smaller):
     texts = ["x" * size for size in sizes]
 
     def encode(window):
-        return TokenisedTexts.of([range(1, len(text) + 1) for text in window])
+        return TokenizedTexts.of([range(1, len(text) + 1) for text in window])
 
     made = list(packs(texts, encode, Packer(budget)))
     halves = [part for pack in made for part in pack.split(smaller)]
@@ -281,7 +281,7 @@ def test_packs_hold_every_text_once_within_the_budget(sizes, budget, smaller):
 
 def test_room_goes_to_what_comes_most_often():
     dropped = []
-    frequent = Frequent(2, drop=dropped.append)
+    frequent = FrequencyCache(2, drop=dropped.append)
 
     def visit(key):
         return frequent.get(key, lambda: f"made for {key}")
@@ -318,7 +318,7 @@ def test_only_the_last_pack_is_not_full(model_folder):
 def test_a_recorded_pass_gives_what_the_first_one_gave(wide_heads_folder):
     embedder = load(wide_heads_folder, "cuda", dtype="bfloat16", batch_tokens=8_192)
     rng = np.random.default_rng(0)
-    ids = [TokenisedTexts.of([rng.integers(1, 62, 40).tolist() for _ in range(20)]) for _ in range(5)]
+    ids = [TokenizedTexts.of([rng.integers(1, 62, 40).tolist() for _ in range(20)]) for _ in range(5)]
     made = [Pack.of(np.arange(20) + 20 * i, texts) for i, texts in enumerate(ids)]
     first = [load(wide_heads_folder, "cuda", dtype="bfloat16").stream_packs([pack]) for pack in made]
     expected = {int(places[0]): rows for blocks in first for places, rows in blocks}

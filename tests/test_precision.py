@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toolkit.search.faiss_index import build_index, pack_signs, threads
-from toolkit.vectors import Vectors, normalise, truncate
+from toolkit.search.faiss.index import build_index, pack_signs, threads
+from toolkit.vectors import Vectors, normalize, truncate
 
 faiss = pytest.importorskip("faiss", reason="these tests need FAISS (extra cpu)")
 
@@ -15,7 +15,7 @@ DIM, K = 32, 10
 
 def decaying(rows, dim, seed=0):
     generator = np.random.default_rng(seed)
-    return normalise(generator.standard_normal((rows, dim)) * (1.0 + np.arange(dim)) ** -0.4)
+    return normalize(generator.standard_normal((rows, dim)) * (1.0 + np.arange(dim)) ** -0.4)
 
 
 CORPUS = Vectors(decaying(800, 48))

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit.decide.cost import Footprint, Prices, extrapolate, monthly_cost, parse_count, read_prices
+from toolkit.decide.recommend import recommend
 from toolkit.errors import PlanError, ResultsError
-from toolkit.experiment.cost import Footprint, Prices, extrapolate, monthly_cost, parse_count, read_prices
 from toolkit.experiment.plan import make_plan
-from toolkit.experiment.recommend import recommend
 from toolkit.experiment.results import PER_QUERY, SCALING, Results
 from toolkit.experiment.setting import Setting
 from toolkit.measure.noninferiority import non_inferiority

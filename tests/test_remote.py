@@ -54,7 +54,7 @@ def refused(server, *, texts=("a", "b", "c"), **settings) -> str:
     return message
 
 
-def test_vectors_are_the_servers_normalised_in_order(server):
+def test_vectors_are_the_servers_normalized_in_order(server):
     np.testing.assert_allclose(opened(server).encode(TEXTS), expected(TEXTS), atol=1e-6)
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from toolkit.errors import DimensionError, VectorError
-from toolkit.vectors import Vectors, normalise, truncate
+from toolkit.vectors import Vectors, normalize, truncate
 
 MATRICES = arrays(
     np.float32,
@@ -50,7 +50,7 @@ def test_not_finite_names_the_row(bad):
     rows = np.ones((20_000, 3), dtype=np.float32)
     rows[17_000, 1] = bad
     with pytest.raises(VectorError, match="row 17000 holds NaN or infinity"):
-        normalise(rows)
+        normalize(rows)
 
 
 def test_not_finite_beyond_the_cut_does_not_matter():
@@ -60,7 +60,7 @@ def test_not_finite_beyond_the_cut_does_not_matter():
 @pytest.mark.parametrize("rows", [np.ones(3), np.ones((2, 3), dtype=int), np.ones((1, 2, 3))])
 def test_what_is_no_matrix_of_floats_is_refused(rows):
     with pytest.raises(VectorError):
-        normalise(rows)
+        normalize(rows)
 
 
 @pytest.mark.parametrize("dim", [0, 4])
@@ -70,7 +70,7 @@ def test_dimension_outside_the_vectors(dim):
 
 
 def test_blocks_of_a_mapped_file_are_the_whole(tmp_path):
-    rows = normalise(np.random.default_rng(0).normal(size=(1_000, 16)).astype(np.float32))
+    rows = normalize(np.random.default_rng(0).normal(size=(1_000, 16)).astype(np.float32))
     np.save(tmp_path / "v.npy", rows)
     mapped = Vectors.open(tmp_path / "v.npy")
     assert isinstance(mapped.rows, np.memmap)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from toolkit.data.sets import PairSet, RetrievalSet
+    from toolkit.decide.recommend import Recommendation
     from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig
     from toolkit.embedding.protocol import Embedder
     from toolkit.experiment.plan import SweepPlan
-    from toolkit.experiment.recommend import Recommendation
     from toolkit.report.view import ResultsView
     from toolkit.vectors import Vectors
 
@@ -92,7 +92,7 @@ def embed(
 ) -> np.ndarray:
     """Embed texts at a dimension; returns (n, dim) float32 unit rows in input order.
 
-    dim : 1..full dimension; None is the full one. Shorter vectors are prefixes, normalised again.
+    dim : 1..full dimension; None is the full one. Shorter vectors are prefixes, normalized again.
     role : ``document`` or ``query``; instructions apply to queries only.
     instruction : None is the model's default, ``""`` none, else the text.
     cache : a VectorCache to look vectors up in and keep them; None computes them anew.
@@ -155,7 +155,7 @@ def load_results(folder: str | Path) -> ResultsView:
 
 def recommend(folder: str | Path, **limits: Any) -> Recommendation:  # noqa: ANN401
     """The cheapest setting of a results folder within `limits`; see experiment.recommend."""
-    from toolkit.experiment.recommend import recommend as recommended
+    from toolkit.decide.recommend import recommend as recommended
     from toolkit.experiment.results import Results
 
     return recommended(Results.load(folder), **limits)

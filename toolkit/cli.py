@@ -136,7 +136,7 @@ def recommend(
 ) -> None:
     """Print the cheapest setting that keeps the quality asked for, with 95 % confidence."""
     from toolkit import recommend as run
-    from toolkit.experiment.cost import parse_count, read_prices
+    from toolkit.decide.cost import parse_count, read_prices
 
     recommendation = run(
         folder,

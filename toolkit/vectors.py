@@ -1,4 +1,4 @@
-"""The only place that truncates and normalises embeddings.
+"""The only place that truncates and normalizes embeddings.
 
 Knows nothing of models or texts. Three defined outcomes of odd rows:
 
@@ -20,8 +20,8 @@ from toolkit.errors import DimensionError, VectorError
 _BLOCK_ROWS = 8_192
 
 
-def normalise(rows: np.ndarray) -> np.ndarray:
-    """L2-normalise each row; zero rows stay zero. Shape (n, dim), any float type in, float32 out.
+def normalize(rows: np.ndarray) -> np.ndarray:
+    """L2-normalize each row; zero rows stay zero. Shape (n, dim), any float type in, float32 out.
 
     Raises VectorError for a NaN or infinite value, or an array that is not 2-D.
     """
@@ -40,18 +40,18 @@ def normalise(rows: np.ndarray) -> np.ndarray:
 
 
 def truncate(rows: np.ndarray, dim: int) -> np.ndarray:
-    """Matryoshka truncation: the first `dim` numbers of each row, then L2-normalised.
+    """Matryoshka truncation: the first `dim` numbers of each row, then L2-normalized.
 
     Shape (n, full_dim) in, (n, dim) float32 out. Source: Kusupati et al. 2022, "Matryoshka
-    Representation Learning"; a prefix of a unit vector has a norm below 1, so it must be normalised
+    Representation Learning"; a prefix of a unit vector has a norm below 1, so it must be normalized
     again for an inner product to be a cosine.
 
-    Raises DimensionError outside 1..full_dim, VectorError as `normalise` does.
+    Raises DimensionError outside 1..full_dim, VectorError as `normalize` does.
     """
     _check_shape(rows)
     if not 1 <= dim <= rows.shape[1]:
         raise DimensionError(f"dimension {dim} is outside the vectors' range; choose 1..{rows.shape[1]}")
-    return normalise(rows[:, :dim])
+    return normalize(rows[:, :dim])
 
 
 def _check_shape(rows: np.ndarray) -> None:
@@ -96,7 +96,7 @@ class Vectors:
         return self.rows.shape[1]
 
     def at(self, dim: int) -> np.ndarray:
-        """All rows cut to `dim` and normalised, (n, dim) float32 in memory."""
+        """All rows cut to `dim` and normalized, (n, dim) float32 in memory."""
         return truncate(self.rows, dim)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Vectors:
@@ -104,6 +104,6 @@ class Vectors:
         return Vectors(self.rows[np.asarray(indices, dtype=np.int64)])
 
     def blocks(self, dim: int, *, block_rows: int = 65_536) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (first row number, cut and normalised rows) so that a mapped file never loads whole."""
+        """Yield (first row number, cut and normalized rows) so that a mapped file never loads whole."""
         for start in range(0, len(self), block_rows):
             yield start, truncate(self.rows[start : start + block_rows], dim)

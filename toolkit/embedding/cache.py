@@ -46,12 +46,12 @@ class VectorCache:
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else cache_folder()
 
-    def shelf(self, space: EmbeddingSpace) -> Shelf:
+    def for_space(self, space: EmbeddingSpace) -> SpaceCache:
         """The part of the cache that belongs to one embedding space, as it is on disk now."""
-        return Shelf(self.folder / space.fingerprint, space)
+        return SpaceCache(self.folder / space.fingerprint, space)
 
 
-class Shelf:
+class SpaceCache:
     """The cached vectors of one embedding space."""
 
     def __init__(self, folder: Path, space: EmbeddingSpace) -> None:

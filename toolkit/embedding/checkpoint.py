@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.embedding.config import LocalConfig
-from toolkit.embedding.families import QWEN3_MIN_DIM, Family, family_of
+from toolkit.embedding.model_families import QWEN3_MIN_DIM, Family, family_of
 from toolkit.errors import ModelError, PlanError
 from toolkit.files import cache_folder, write_atomically
 from toolkit.space import QWEN3_PROMPTS, Prompts
@@ -92,7 +92,7 @@ class Checkpoint:
 
     @property
     def is_bare(self) -> bool:
-        """Whether nothing but pooling and normalising follows the transformer, and no adapter is in it."""
+        """Whether nothing but pooling and normalizing follows the transformer, and no adapter is in it."""
         kinds = {kind for kind, _ in self._modules}
         has_adapter = (self.folder / "adapter_config.json").exists()
         return kinds <= {"Transformer", "Pooling", "Normalize"} and not has_adapter

@@ -1,6 +1,6 @@
 """Models on this machine: which engine runs one, and the sentence-transformers engine.
 
-The packed engine for Qwen3 decoders is in `packed`; this module only chooses it. Tokenising happens
+The packed engine for Qwen3 decoders is in `packed`; this module only chooses it. Tokenizing happens
 here and not in sentence-transformers' `encode`, which groups texts by characters, pads to a number of
 texts and takes a text that is a picture's address for a picture.
 """
@@ -16,17 +16,17 @@ import numpy as np
 from toolkit.embedding.checkpoint import Checkpoint, find_checkpoint
 from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.encodable import encodable
-from toolkit.embedding.endtoken import check_end_token
+from toolkit.embedding.eos_token import check_end_token
 from toolkit.embedding.protocol import Block, StreamingEmbedder
 from toolkit.errors import ModelError, PlanError
 from toolkit.space import EmbeddingSpace
-from toolkit.vectors import normalise
+from toolkit.vectors import normalize
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-_WINDOW_TEXTS = 8_192  # tokenised at a time: bounds memory, and leaves enough texts to batch by length
+_WINDOW_TEXTS = 8_192  # tokenized at a time: bounds memory, and leaves enough texts to batch by length
 _CPU_BATCH_TOKENS = 4_096  # activations of small models stay in the processor's cache
 _GPU_BATCH_TOKENS = (2_048, 65_536)  # below the card is idle, above nothing is gained
 _FREE_MEMORY_SHARE = 0.5
@@ -114,7 +114,7 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
             window = order[start : start + _WINDOW_TEXTS]
             chosen = [texts[i] for i in window]
             if self._tokenizer is None:
-                yield window, normalise(self._forward(self._features(chosen)))
+                yield window, normalize(self._forward(self._features(chosen)))
             else:
                 for places, rows in self._encode_window(chosen):
                     yield window[places], rows
@@ -128,7 +128,7 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
             torch.cuda.empty_cache()
 
     def _encode_window(self, texts: list[str]) -> Iterator[Block]:
-        encoded = self._tokenise(texts)
+        encoded = self._tokenize(texts)
         lengths = np.array([len(ids) for ids in encoded["input_ids"]])
         order = np.argsort(-lengths, kind="stable")
         start = 0
@@ -141,7 +141,7 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
             places = order[start : start + max(1, self._batch_tokens // longest)]
             places = places[lengths[places] > 0]
             rows = self._forward_within_memory(encoded, places)
-            yield places, normalise(rows)
+            yield places, normalize(rows)
             start += len(places)
 
     def _forward_within_memory(self, encoded: dict[str, list], places: np.ndarray) -> np.ndarray:
@@ -167,10 +167,10 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
     def _features(self, texts: list[str]) -> dict[str, Any]:
         if self._tokenizer is None:
             return self._model.preprocess(texts)
-        encoded = self._tokenise(texts)
+        encoded = self._tokenize(texts)
         return self._pad(encoded, np.arange(len(texts)))
 
-    def _tokenise(self, texts: list[str]) -> dict[str, list]:
+    def _tokenize(self, texts: list[str]) -> dict[str, list]:
         return dict(self._tokenizer(texts, truncation=True, max_length=self._max_tokens))
 
     def _pad(self, encoded: dict[str, list], places: np.ndarray) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.embedding.cache import Shelf, VectorCache, text_keys
+from toolkit.embedding.cache import SpaceCache, VectorCache, text_keys
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import VectorError
 from toolkit.progress import progress_bar
@@ -53,14 +53,20 @@ def embed_texts(
         rows = np.empty(shape, dtype=np.float32)
     else:
         rows = np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
-    shelf = cache.shelf(space) if cache is not None else None
+    space_cache = cache.for_space(space) if cache is not None else None
     positions = list(first.values())
-    if shelf is not None:
-        lost = shelf.read(list(first), rows, positions)
+    if space_cache is not None:
+        lost = space_cache.read(list(first), rows, positions)
         positions = [positions[i] for i in lost]
     if positions:
         _encode_into(
-            rows, embedder, positions=positions, texts=finished, keys=keys, shelf=shelf, progress=progress
+            rows,
+            embedder,
+            positions=positions,
+            texts=finished,
+            keys=keys,
+            space_cache=space_cache,
+            progress=progress,
         )
     if len(first) < len(texts):
         sources = np.fromiter((first[key] for key in keys), dtype=np.int64, count=len(keys))
@@ -76,7 +82,7 @@ def _encode_into(
     positions: list[int],
     texts: list[str],
     keys: list[bytes],
-    shelf: Shelf | None,
+    space_cache: SpaceCache | None,
     progress: bool,
 ) -> None:
     wanted = np.asarray(positions)
@@ -88,12 +94,12 @@ def _encode_into(
                 _check_block(embedder, places, block)
                 rows[wanted[places]] = block
                 done[places] = True
-                if shelf is not None:
-                    shelf.add([keys[i] for i in wanted[places]], block)
+                if space_cache is not None:
+                    space_cache.add([keys[i] for i in wanted[places]], block)
                 bar.update(len(places))
     finally:
-        if shelf is not None:
-            shelf.flush()
+        if space_cache is not None:
+            space_cache.flush()
     if not done.all():
         raise VectorError(
             f"{embedder.space.engine} returned no vector for {int((~done).sum())} of {len(done)} texts"

@@ -15,11 +15,11 @@ import numpy as np
 from toolkit.embedding.config import RemoteConfig
 from toolkit.embedding.encodable import encodable
 from toolkit.embedding.endpoint import EmbeddingsEndpoint, Stopped
-from toolkit.embedding.families import family_of
+from toolkit.embedding.model_families import family_of
 from toolkit.embedding.protocol import Block, StreamingEmbedder
 from toolkit.errors import ServerError, ToolkitError
 from toolkit.space import EmbeddingSpace, Prompts
-from toolkit.vectors import normalise
+from toolkit.vectors import normalize
 
 _QUEUED_BATCHES_PER_THREAD = 2
 
@@ -85,7 +85,7 @@ class RemoteEmbedder(StreamingEmbedder):
                 f"{self._endpoint.url} returned vectors of length {rows.shape[1]} where the full one has "
                 f"{self._space.full_dim}; check full_dim and that the server still runs {self._space.model}"
             )
-        return normalise(rows)
+        return normalize(rows)
 
 
 class _Requests:

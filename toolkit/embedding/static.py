@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.embedding.encodable import encodable
 from toolkit.embedding.protocol import Block, StreamingEmbedder
 from toolkit.space import EmbeddingSpace
-from toolkit.vectors import normalise
+from toolkit.vectors import normalize
 
 _BLOCK_TEXTS = 1_024
 # WordLlama README: its Matryoshka training covers 64, 128 and 256 of the bundled 256 dimensions.
@@ -58,5 +58,5 @@ class StaticEmbedder(StreamingEmbedder):
         for start in range(0, len(order), _BLOCK_TEXTS):
             positions = order[start : start + _BLOCK_TEXTS]
             chosen = [texts[i] for i in positions]
-            # norm=False: WordLlama's own normalisation divides a text without tokens by zero.
-            yield positions, normalise(self._model.embed(chosen, norm=False))
+            # norm=False: WordLlama's own normalization divides a text without tokens by zero.
+            yield positions, normalize(self._model.embed(chosen, norm=False))

@@ -1,6 +1,6 @@
 """How fast an embedder is on this machine: throughput, share of the chip, memory, single-query latency.
 
-Measures any embedder from finished strings to rows on the host, tokenising included. One that counts its
+Measures any embedder from finished strings to rows on the host, tokenizing included. One that counts its
 tokens and its work (the packed engine) also gets tokens a second and MFU.
 """
 
@@ -100,7 +100,7 @@ class EncodeSpeed:
     seconds : one entry for each timed pass over all texts.
     tokens, flops, ceiling_tflops : None where the embedder does not count its work.
     peak_memory_bytes : most device memory that torch held, weights included; None off CUDA.
-    latency_ms : {dimension: samples} of one query, from string to cut and normalised vector.
+    latency_ms : {dimension: samples} of one query, from string to cut and normalized vector.
     """
 
     embedder: str

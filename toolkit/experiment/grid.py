@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.errors import PlanError
 from toolkit.experiment.plan import IndexPlan, SweepPlan
 from toolkit.experiment.setting import Setting, arguments_text, rescore_text
-from toolkit.search.factory import BUILD_ARGUMENTS, SEARCH_ARGUMENTS, check_arguments, check_setting
+from toolkit.search.faiss.factory import BUILD_ARGUMENTS, SEARCH_ARGUMENTS, check_arguments, check_setting
 from toolkit.space import Instruction
 
 

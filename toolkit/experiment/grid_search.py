@@ -14,15 +14,15 @@ from itertools import groupby
 import numpy as np
 
 from toolkit.experiment.grid import Build
-from toolkit.experiment.index_shelf import IndexShelf
+from toolkit.experiment.index_store import IndexStore
 from toolkit.experiment.plan import SweepPlan, TimingPlan
 from toolkit.experiment.setting import Setting, rescore_stages
 from toolkit.experiment.store import RawStore
 from toolkit.measure.timing import Timed, interleaved
 from toolkit.progress import progress_bar
-from toolkit.search.exact_cpu import available_cores
-from toolkit.search.faiss_index import BuiltIndex, on_gpu, threads
-from toolkit.search.family import IndexFamily
+from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.faiss.index import BuiltIndex, on_gpu, threads
+from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 
@@ -56,16 +56,16 @@ def search_grid(
 ) -> None:
     """Bring the raw store up to date with `builds`: what it already holds is not done again."""
     todo = [build for build in builds if _unfinished(store, build, plan.timing)]
-    shelf = IndexShelf(store.folder / "indexes")
+    index_store = IndexStore(store.folder / "indexes")
     with progress_bar(total=len(todo), label="build and search", unit="index", show=progress) as bar:
         for dim, at_dim in groupby(todo, key=lambda build: build.dim):
             family = IndexFamily(vectors.corpus, dim, seed=plan.seed)
             for build in at_dim:
-                _build(store, shelf, family, build)
-                _search(store, on_gpu(shelf.get(build.slug)), build, vectors, k=plan.k)
+                _build(store, index_store, family, build)
+                _search(store, on_gpu(index_store.get(build.slug)), build, vectors, k=plan.k)
                 bar.update()
-    _time(store, shelf, todo, vectors, plan=plan, progress=progress)
-    shelf.clear()
+    _time(store, index_store, todo, vectors, plan=plan, progress=progress)
+    index_store.clear()
 
 
 def time_smaller(
@@ -91,11 +91,11 @@ def _unfinished(store: RawStore, build: Build, timing: TimingPlan) -> bool:
     )
 
 
-def _build(store: RawStore, shelf: IndexShelf, family: IndexFamily, build: Build) -> None:
-    if shelf.has(build.slug) and store.build(build.slug) is not None:
+def _build(store: RawStore, index_store: IndexStore, family: IndexFamily, build: Build) -> None:
+    if index_store.has(build.slug) and store.build(build.slug) is not None:
         return
     built = family.build(build.index.factory, build.precision, build.index.build)
-    shelf.put(build.slug, built)
+    index_store.put(build.slug, built)
     facts = {
         "factory": built.factory,
         "build_s": built.build_s,
@@ -123,7 +123,7 @@ def _search(store: RawStore, built: BuiltIndex, build: Build, vectors: Searchabl
 
 def _time(
     store: RawStore,
-    shelf: IndexShelf,
+    index_store: IndexStore,
     builds: Sequence[Build],
     vectors: Searchable,
     *,
@@ -137,8 +137,10 @@ def _time(
     total = sum(lacking.values())
     with progress_bar(total=total, label="time searches", unit="index", show=progress) as bar:
         for turn in range(max(lacking.values(), default=0)):
-            for group in shelf.groups([build.slug for build in builds if lacking[build] > turn]):
-                loaded = {build: on_gpu(shelf.get(build.slug)) for build in builds if build.slug in group}
+            for group in index_store.groups([build.slug for build in builds if lacking[build] > turn]):
+                loaded = {
+                    build: on_gpu(index_store.get(build.slug)) for build in builds if build.slug in group
+                }
                 timed = {
                     search: _timed(built, search, vectors, some, k=plan.k)
                     for build, built in loaded.items()

@@ -16,7 +16,7 @@ from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
 from toolkit.measure.correlation import spearman_intervals
 from toolkit.measure.quality import bitext_hits
-from toolkit.search.exact import exact_search
+from toolkit.search.exact.search import exact_search
 from toolkit.space import Instruction, Role
 from toolkit.vectors import Vectors
 

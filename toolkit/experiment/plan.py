@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from toolkit.embedding.config import EmbedderConfig, parse_spec
 from toolkit.errors import DimensionError, PlanError
-from toolkit.search.factory import PRECISIONS
+from toolkit.search.faiss.factory import PRECISIONS
 from toolkit.space import EmbeddingSpace
 
 Precision = Literal[PRECISIONS]

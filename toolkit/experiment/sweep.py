@@ -29,7 +29,7 @@ from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.files import write_atomically
 from toolkit.progress import progress_bar
-from toolkit.search.exact import exact_search
+from toolkit.search.exact.search import exact_search
 from toolkit.space import Instruction, Role
 from toolkit.vectors import Vectors
 

@@ -8,7 +8,7 @@ GB = 1e9  # bytes, decimal as vendors count; a GiB is 2**30
 
 
 def bytes_per_vector(index_bytes: int, vectors: int) -> float:
-    """Serialised index bytes for each stored vector, fixed parts included."""
+    """Serialized index bytes for each stored vector, fixed parts included."""
     if vectors < 1:
         raise DataError(f"{index_bytes} bytes for {vectors} vectors: an index holds at least one")
     return index_bytes / vectors

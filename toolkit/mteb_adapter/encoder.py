@@ -43,7 +43,7 @@ _FRAMEWORKS = {
 class MtebEncoder(AbsEncoder):
     """An mteb `EncoderProtocol` over an embedder: ``mteb.evaluate(MtebEncoder(embedder, dim=256), task)``.
 
-    dim : length of the vectors mteb sees, cut and normalised again; None is the full one.
+    dim : length of the vectors mteb sees, cut and normalized again; None is the full one.
     instruction : ``"default"`` (or None) takes each task's own prompt by mteb's rules, ``"none"`` gives no
         prompt, any other text stands before every query.
     cache : where full-dimension vectors are kept on disk; None keeps them in memory only.

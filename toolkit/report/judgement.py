@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from toolkit.decide.recommend import recommend
 from toolkit.errors import PlanError, ResultsError
-from toolkit.experiment.recommend import recommend
 from toolkit.experiment.results import PER_QUERY, Results
 from toolkit.measure.noninferiority import non_inferiorities, non_inferiority
 from toolkit.report.verdict import KEEP, exact_rows, main_metric, reference, series_of
 
 if TYPE_CHECKING:
-    from toolkit.experiment.recommendation import Recommendation
+    from toolkit.decide.recommendation import Recommendation
 
 _FROM_RECOMMENDATION = ("verdict", "alike", "usd_per_month")
 

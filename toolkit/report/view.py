@@ -19,7 +19,7 @@ from toolkit.report.verdict import headline_of, main_metric
 from toolkit.report.wording import has, number, quantity
 
 if TYPE_CHECKING:
-    from toolkit.experiment.recommendation import Recommendation
+    from toolkit.decide.recommendation import Recommendation
     from toolkit.report.style import Chart
 
 _HALF_WIDTH = ("dimension", "kept")
@@ -131,7 +131,7 @@ class ResultsView:
 
     def recommend(self, **limits: object) -> Recommendation:
         """The cheapest setting within limits; see toolkit.recommend."""
-        from toolkit.experiment.recommend import recommend
+        from toolkit.decide.recommend import recommend
 
         return recommend(self.results, **limits)
 

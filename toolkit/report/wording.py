@@ -79,7 +79,7 @@ COSTS = (
         "Queries answered in a second when given all at once.",
     ),
     Quantity("build_s", "index build time", "s", False, "Time to train the index and add all vectors."),
-    Quantity("index_bytes", "index size", "bytes", False, "Size of the serialised index."),
+    Quantity("index_bytes", "index size", "bytes", False, "Size of the serialized index."),
     Quantity(
         "bytes_per_vector",
         "index bytes per vector",

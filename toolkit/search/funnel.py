@@ -16,8 +16,8 @@ from time import perf_counter
 import numpy as np
 
 from toolkit.errors import PlanError, VectorError
-from toolkit.search.factory import load_faiss
-from toolkit.search.faiss_index import BuiltIndex
+from toolkit.search.faiss.factory import load_faiss
+from toolkit.search.faiss.index import BuiltIndex
 from toolkit.search.neighbours import Neighbours
 from toolkit.vectors import Vectors, truncate
 
@@ -28,7 +28,7 @@ class Rescorer:
     """Exact cosines of chosen rows at one dimension, from memory or from a memory-mapped file.
 
     vectors : full-dimension rows; a mapped file is read only where a candidate lies. Prefix norms
-        are worked out once, here, so that no row is cut or normalised while searching.
+        are worked out once, here, so that no row is cut or normalized while searching.
     """
 
     def __init__(self, vectors: Vectors, dim: int) -> None:
@@ -60,7 +60,7 @@ class Rescorer:
     def best(self, queries: np.ndarray, candidates: np.ndarray, keep: int) -> Neighbours:
         """The `keep` best of each query's candidates, best first; equal scores by the lower row.
 
-        queries : (q, dim) float32, cut and normalised; candidates : (q, c) rows, -1 for none.
+        queries : (q, dim) float32, cut and normalized; candidates : (q, c) rows, -1 for none.
         """
         count = len(queries)
         rows = np.empty((count, keep), dtype=np.int64)
@@ -134,7 +134,7 @@ class Funnel:
 
     @property
     def stage_bytes(self) -> tuple[int, ...]:
-        """Stored bytes of each stage: the index as serialised, then the rows at each later dimension."""
+        """Stored bytes of each stage: the index as serialized, then the rows at each later dimension."""
         return (self._first.index_bytes, *(stage.rescorer.stored_bytes for stage in self._stages))
 
     def prepare(self, queries: np.ndarray) -> np.ndarray:

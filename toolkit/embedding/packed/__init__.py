@@ -5,14 +5,12 @@
     packing.py     texts to token ids to padding-free packs; knows nothing of models
     reference.py   the layer's operations in plain torch: runs anywhere, defines what is right
     kernels.py     the same operations as Triton kernels, for CUDA
-    hopper.py      attention of long texts for Hopper, in Gluon
+    frequency_cache.py  a few things that are expensive to build, kept for the keys that come most often
     precision.py   how a layer multiplies: as it is stored, or in FP8
-    few_tokens.py  a pass over few tokens as one kernel of CUDA C++, for Hopper
-    cuda.py        compiling and launching CUDA C++; knows nothing of what it computes
     decoder.py     one forward pass over a pack
-    frequent.py    room for what is dear to make, given to what comes most often
     runner.py      packs on a device: overlapping copies, graphs, what to do when memory runs out
     engine.py      the embedder: texts in, rows out
+    hopper/        what only Hopper runs: attention of long texts, and a pass over few tokens as one kernel
 
 Importing this package loads no torch.
 """

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from toolkit.embedding.packed.few_tokens import FewTokens
+from toolkit.embedding.packed.hopper.small_batch import SmallBatchPass
 from toolkit.embedding.packed.precision import Arithmetic
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 from toolkit.embedding.packed.weights import LayerWeights, Weights
@@ -42,7 +42,7 @@ class Decoder:
     """A Qwen3 decoder with its buffers; one pass at a time.
 
     ops : `reference` or `kernels`.
-    few_tokens : makes what does small packs in a way of its own, or says None.
+    small_batch : makes what does small packs in a way of its own, or says None.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Decoder:
         arithmetic: Arithmetic,
         ops: ModuleType,
         *,
-        few_tokens: Callable[[Weights, Rotary], FewTokens | None] | None = None,
+        small_batch: Callable[[Weights, Rotary], SmallBatchPass | None] | None = None,
     ) -> None:
         shape = weights.shape
         self.shape = shape
@@ -65,7 +65,7 @@ class Decoder:
             theta=shape.rope_theta,
             device=weights.embedding.device,
         )
-        self._few_tokens = few_tokens(weights, self._rotary) if few_tokens else None
+        self._small_batch = small_batch(weights, self._rotary) if small_batch else None
         self.reserved = 0
 
     @property
@@ -75,10 +75,10 @@ class Decoder:
 
     def rows(self, used: int, total: int) -> int:
         """Rows worth passing of a pack of `total`, of which the first `used` are texts."""
-        return min(total, self._few_tokens.tokens(used)) if self._does_few(used) else total
+        return min(total, self._small_batch.tokens(used)) if self._does_few(used) else total
 
     def _does_few(self, tokens: int) -> bool:
-        return self._few_tokens is not None and tokens <= self._few_tokens.most
+        return self._small_batch is not None and tokens <= self._small_batch.most
 
     def reserve(self, tokens: int) -> None:
         """Make the buffers for packs of at most `tokens`; raises torch.OutOfMemoryError."""
@@ -103,7 +103,7 @@ class Decoder:
         """
         total = len(batch.tokens)
         if self._does_few(total):
-            return self._few_tokens(batch.tokens, batch.places, batch.starts)[: len(batch.last_rows)]
+            return self._small_batch(batch.tokens, batch.places, batch.starts)[: len(batch.last_rows)]
         x = self._x[:total]
         x.copy_(self._embedding[batch.tokens])
         delta = None

@@ -14,8 +14,8 @@ from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.encodable import encodable
 from toolkit.embedding.packed import reference
 from toolkit.embedding.packed.decoder import Decoder
-from toolkit.embedding.packed.few_tokens import FewTokens
-from toolkit.embedding.packed.packing import Pack, Packer, Tokeniser, packs
+from toolkit.embedding.packed.hopper.small_batch import SmallBatchPass
+from toolkit.embedding.packed.packing import Pack, Packer, Tokenizer, packs
 from toolkit.embedding.packed.precision import Fp8, Plain
 from toolkit.embedding.packed.runner import Runner, current
 from toolkit.embedding.packed.shape import DecoderShape
@@ -29,7 +29,7 @@ _CPU_BUDGET = 4_096
 _GPU_BUDGET = 65_536  # tokens; half as many is 1 % slower on an H200
 _FREE_MEMORY_SHARE = 0.5
 # The first pack's share of the budget, and how fast packs grow from there. With a light model, by operations
-# a token, a device is done with a pack before the host has tokenised one four times as large.
+# a token, a device is done with a pack before the host has tokenized one four times as large.
 _FIRST_SHARE = 16
 _GROWTH, _LIGHT_GROWTH, _LIGHT_FLOPS = 4, 2, 2e9
 
@@ -78,14 +78,14 @@ class PackedEmbedder(StreamingEmbedder):
     def __init__(
         self,
         weights: Weights,
-        tokeniser: Tokeniser,
+        tokenizer: Tokenizer,
         space: EmbeddingSpace,
         *,
         setting: Setting,
         budget: int | None,
     ) -> None:
         self._space = space
-        self._tokeniser = tokeniser
+        self._tokenizer = tokenizer
         self._shape = weights.shape
         self._growth = _LIGHT_GROWTH if weights.shape.flops([1]) <= _LIGHT_FLOPS else _GROWTH
         self.setting = setting
@@ -96,9 +96,9 @@ class PackedEmbedder(StreamingEmbedder):
         arithmetic = (Fp8 if setting.fp8 else Plain)(
             weights.shape, ops, device=setting.device, dtype=setting.stored
         )
-        few_tokens = FewTokens.of if setting.fused and not setting.fp8 else None
+        small_batch = SmallBatchPass.of if setting.fused and not setting.fp8 else None
         with current(setting.device):
-            decoder = Decoder(weights, arithmetic, ops, few_tokens=few_tokens)
+            decoder = Decoder(weights, arithmetic, ops, small_batch=small_batch)
         budget = budget or _affordable_tokens(weights.shape, setting)
         self._runner = Runner(decoder, device=setting.device, budget=budget, fused=setting.fused)
 
@@ -119,9 +119,9 @@ class PackedEmbedder(StreamingEmbedder):
             min_dim=checkpoint.min_dim(shape.hidden),
             prompts=checkpoint.prompts,
         )
-        tokeniser = Tokeniser(checkpoint.folder, model=checkpoint.name, max_tokens=max_tokens)
+        tokenizer = Tokenizer(checkpoint.folder, model=checkpoint.name, max_tokens=max_tokens)
         weights = load_weights(checkpoint.folder, shape, device=setting.device, dtype=setting.stored)
-        return cls(weights, tokeniser, space, setting=setting, budget=config.batch_tokens)
+        return cls(weights, tokenizer, space, setting=setting, budget=config.batch_tokens)
 
     @classmethod
     def random(cls, config: LocalConfig, shape: DecoderShape, tokenizer_folder: Path) -> PackedEmbedder:
@@ -142,9 +142,9 @@ class PackedEmbedder(StreamingEmbedder):
             min_dim=min(_MIN_DIM, shape.hidden),
             prompts=QWEN3_PROMPTS,
         )
-        tokeniser = Tokeniser(tokenizer_folder, model=config.model, max_tokens=max_tokens)
+        tokenizer = Tokenizer(tokenizer_folder, model=config.model, max_tokens=max_tokens)
         weights = random_weights(shape, device=setting.device, dtype=setting.stored)
-        return cls(weights, tokeniser, space, setting=setting, budget=config.batch_tokens)
+        return cls(weights, tokenizer, space, setting=setting, budget=config.batch_tokens)
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -164,18 +164,18 @@ class PackedEmbedder(StreamingEmbedder):
     def stream(self, texts: Sequence[str]) -> Iterator[Block]:
         """Yield packs as they finish.
 
-        A pack is tokenised while the device works on the one before; a thread for it would take the
+        A pack is tokenized while the device works on the one before; a thread for it would take the
         interpreter from whoever starts the device's work, which costs more than it hides.
         """
         return self.stream_packs(self.packs(encodable(texts)))
 
     def packs(self, texts: Sequence[str]) -> Iterator[Pack]:
-        """Tokenise and pack, without running anything; follows the budget as it changes.
+        """Tokenize and pack, without running anything; follows the budget as it changes.
 
-        The first packs are smaller, so that the device has work while the rest is tokenised.
+        The first packs are smaller, so that the device has work while the rest is tokenized.
         """
         packer = Packer(max(1, self._runner.budget // _FIRST_SHARE))
-        for pack in packs(texts, self._tokeniser, packer):
+        for pack in packs(texts, self._tokenizer, packer):
             yield pack
             packer.budget = min(self._runner.budget, self._growth * packer.budget)
 
@@ -185,7 +185,7 @@ class PackedEmbedder(StreamingEmbedder):
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, the end token included, after cutting."""
-        return self._tokeniser(encodable(texts)).lengths.tolist()
+        return self._tokenizer(encodable(texts)).lengths.tolist()
 
     def flops(self, lengths: Iterable[int]) -> float:
         """Floating-point operations of the whole model for texts of these token counts."""

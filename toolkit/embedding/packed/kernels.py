@@ -72,9 +72,9 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
     """As `reference.attend`."""
     rows, head_dim = len(queries.rows), queries.norm.shape[0]
     if keys.long and queries.ends is None and head_dim == _HOPPER_HEAD_DIM:
-        hopper = _hopper(out.device)
-        if hopper:
-            return hopper.attend(queries, keys, eps, rotary=rotary, out=out)
+        attention = _hopper(out.device)
+        if attention:
+            return attention.attend(queries, keys, eps, rotary=rotary, out=out)
     heads = queries.rows.shape[1] // head_dim
     shared = shared_heads(heads // keys.kv_heads)
     ends = queries.ends
@@ -152,18 +152,18 @@ def _hopper(device: torch.device) -> ModuleType | None:
     """The kernels for Hopper, where this is one and Triton is of a version that they are written for."""
     if not _is_hopper(device) or not triton.__version__.startswith(_GLUON_VERSIONS):
         return None
-    from toolkit.embedding.packed import hopper
+    from toolkit.embedding.packed.hopper import attention
 
-    return hopper
+    return attention
 
 
-def quantise(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
-    """As `reference.quantise`."""
+def quantize(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
+    """As `reference.quantize`."""
     rows, width = x.shape
-    _quantise[(rows,)](x, out, scales, width, **_halves(width))
+    _quantize[(rows,)](x, out, scales, width, **_halves(width))
 
 
-def add_norm_quantise(
+def add_norm_quantize(
     x: torch.Tensor,
     delta: torch.Tensor | None,
     weight: torch.Tensor,
@@ -172,9 +172,9 @@ def add_norm_quantise(
     out: torch.Tensor,
     scales: torch.Tensor,
 ) -> None:
-    """As `reference.add_norm_quantise`."""
+    """As `reference.add_norm_quantize`."""
     rows, width = x.shape
-    _add_norm_quantise[(rows,)](
+    _add_norm_quantize[(rows,)](
         x,
         x if delta is None else delta,
         weight,
@@ -187,10 +187,10 @@ def add_norm_quantise(
     )
 
 
-def silu_mul_quantise(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
-    """As `reference.silu_mul_quantise`."""
+def silu_mul_quantize(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
+    """As `reference.silu_mul_quantize`."""
     rows, width = out.shape
-    _silu_mul_quantise[(rows,)](gate_up, out, scales, width, **_halves(width))
+    _silu_mul_quantize[(rows,)](gate_up, out, scales, width, **_halves(width))
 
 
 def _row_warps(block: int) -> int:
@@ -218,7 +218,7 @@ def _rms_norm(x_ptr, weight_ptr, out_ptr, width, eps, BLOCK: tl.constexpr):
 
 @triton.jit
 def _rotated(low_ptr, norm_ptr, cos, sin, eps, HALF: tl.constexpr):
-    """Both halves of heads, normalised and rotated; `low_ptr` is (heads, HALF)."""
+    """Both halves of heads, normalized and rotated; `low_ptr` is (heads, HALF)."""
     half = tl.arange(0, HALF)
     low = tl.load(low_ptr).to(tl.float32)
     high = tl.load(low_ptr + HALF).to(tl.float32)
@@ -406,7 +406,7 @@ def _store_row(ptr, left, right, width, FIRST: tl.constexpr, SECOND: tl.constexp
 
 
 @triton.jit
-def _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
+def _store_quantized(left, right, out_ptr, scales_ptr, row, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
     largest = tl.maximum(tl.max(tl.abs(left), axis=0), tl.max(tl.abs(right), axis=0))
     largest = tl.maximum(largest, 1e-12)
     tl.store(scales_ptr + row, largest / _FP8_MAX)
@@ -415,14 +415,14 @@ def _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST: tl.con
 
 
 @triton.jit
-def _quantise(x_ptr, out_ptr, scales_ptr, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
+def _quantize(x_ptr, out_ptr, scales_ptr, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     left, right = _row(x_ptr + row * width, width, FIRST, SECOND)
-    _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)
+    _store_quantized(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)
 
 
 @triton.jit
-def _add_norm_quantise(
+def _add_norm_quantize(
     x_ptr,
     delta_ptr,
     weight_ptr,
@@ -446,14 +446,14 @@ def _add_norm_quantise(
     weight_left, weight_right = _row(weight_ptr, width, FIRST, SECOND)
     left *= scale * weight_left
     right *= scale * weight_right
-    _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)
+    _store_quantized(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)
 
 
 @triton.jit
-def _silu_mul_quantise(gate_up_ptr, out_ptr, scales_ptr, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
+def _silu_mul_quantize(gate_up_ptr, out_ptr, scales_ptr, width, FIRST: tl.constexpr, SECOND: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     left, right = _row(gate_up_ptr + row * 2 * width, width, FIRST, SECOND)
     up_left, up_right = _row(gate_up_ptr + row * 2 * width + width, width, FIRST, SECOND)
     left *= tl.sigmoid(left) * up_left
     right *= tl.sigmoid(right) * up_right
-    _store_quantised(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)
+    _store_quantized(left, right, out_ptr, scales_ptr, row, width, FIRST, SECOND)

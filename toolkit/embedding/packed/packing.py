@@ -1,8 +1,8 @@
 """Texts to token ids to padding-free packs of a token budget. Knows nothing of models or devices.
 
 Texts are taken longest first, so that a pack holds texts of like length and memory trouble shows early;
-only a first small pack is of the shortest, because those are tokenised in no time and the device waits.
-Only numbers of characters are known before tokenising, so the order is by characters; tokenising goes on
+only a first small pack is of the shortest, because those are tokenized in no time and the device waits.
+Only numbers of characters are known before tokenizing, so the order is by characters; tokenizing goes on
 by windows while earlier packs are already at work. Ids stay in one array a window and no step here takes
 Python time for each text, so that the device does not wait for it.
 """
@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from toolkit.embedding.endtoken import END_TOKEN, probe_texts, require_end_token
+from toolkit.embedding.eos_token import END_TOKEN, probe_texts, require_end_token
 from toolkit.errors import ModelError
 
 # Sizes that a pack's token count is rounded up to: few shapes, and full tiles on the device. None between
@@ -28,12 +28,12 @@ _LARGE_STEP = 128
 COARSE_TOKENS = 16_384
 # Rough lower bound of characters a token, so that a first window holds about a pack.
 _CHARACTERS_A_TOKEN = 4
-# A window has at least so many texts, because each is tokenised by one thread.
+# A window has at least so many texts, because each is tokenized by one thread.
 _WINDOW_TEXTS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class TokenisedTexts:
+class TokenizedTexts:
     """Texts as token ids, laid end to end.
 
     ids : (t,) int32.
@@ -44,7 +44,7 @@ class TokenisedTexts:
     lengths: np.ndarray
 
     @classmethod
-    def of(cls, lists: Sequence[Sequence[int]]) -> TokenisedTexts:
+    def of(cls, lists: Sequence[Sequence[int]]) -> TokenizedTexts:
         """From one sequence of ids a text."""
         if len(lists) == 1:  # a query waits for every line here
             return cls(np.array(lists[0], dtype=np.int32), np.array([len(lists[0])], dtype=np.int32))
@@ -55,12 +55,12 @@ class TokenisedTexts:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def take(self, chosen: np.ndarray) -> TokenisedTexts:
+    def take(self, chosen: np.ndarray) -> TokenizedTexts:
         """The texts at these places, in this order."""
         lengths = self.lengths[chosen]
         firsts = (np.cumsum(self.lengths) - self.lengths)[chosen]
         shifts = np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
-        return TokenisedTexts(self.ids[shifts + np.arange(len(shifts))], lengths)
+        return TokenizedTexts(self.ids[shifts + np.arange(len(shifts))], lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Pack:
     rows: np.ndarray
 
     @classmethod
-    def of(cls, positions: np.ndarray, texts: TokenisedTexts) -> Pack:
+    def of(cls, positions: np.ndarray, texts: TokenizedTexts) -> Pack:
         """The texts in the order given."""
         lengths, used = texts.lengths, len(texts.ids)
         total = rounded_tokens(used)
@@ -105,7 +105,7 @@ class Pack:
     def split(self, budget: int) -> list[Pack]:
         """The same texts in packs of at most `budget` tokens (a longer text alone in its own)."""
         packer = Packer(budget)
-        texts = TokenisedTexts(self.rows[0, : self.used], self.lengths)
+        texts = TokenizedTexts(self.rows[0, : self.used], self.lengths)
         return [*packer.add(self.positions, texts), *packer.rest()]
 
 
@@ -125,10 +125,10 @@ class Packer:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._parts: list[tuple[np.ndarray, TokenisedTexts]] = []
+        self._parts: list[tuple[np.ndarray, TokenizedTexts]] = []
         self._used = 0
 
-    def add(self, positions: np.ndarray, texts: TokenisedTexts) -> Iterator[Pack]:
+    def add(self, positions: np.ndarray, texts: TokenizedTexts) -> Iterator[Pack]:
         """Take texts; yield the packs that became full."""
         ends = np.cumsum(texts.lengths)
         start = done = 0
@@ -139,7 +139,7 @@ class Packer:
                 end = start + 1  # longer than the budget alone
             if end > start:
                 reached = int(ends[end - 1])
-                part = TokenisedTexts(texts.ids[done:reached], texts.lengths[start:end])
+                part = TokenizedTexts(texts.ids[done:reached], texts.lengths[start:end])
                 self._parts.append((positions[start:end], part))
                 self._used += reached - done
                 start, done = end, reached
@@ -154,19 +154,19 @@ class Packer:
         self._parts, self._used = [], 0
         ids = np.concatenate([part.ids for part in parts])
         lengths = np.concatenate([part.lengths for part in parts])
-        yield Pack.of(np.concatenate(positions), TokenisedTexts(ids, lengths))
+        yield Pack.of(np.concatenate(positions), TokenizedTexts(ids, lengths))
 
 
 class Encodes(Protocol):
     """What turns texts into token ids."""
 
-    def __call__(self, texts: Sequence[str]) -> TokenisedTexts:
+    def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
         """The ids of all of them."""
         ...
 
 
 def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pack]:
-    """Tokenise and pack all texts.
+    """Tokenize and pack all texts.
 
     Whoever consumes this may change ``packer.budget`` on the way.
     """
@@ -191,12 +191,12 @@ def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pac
 
 
 def _packed(window: np.ndarray, texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pack]:
-    tokenised = encode([texts[i] for i in window.tolist()])
-    by_length = np.argsort(-tokenised.lengths, kind="stable")
-    yield from packer.add(window[by_length], tokenised.take(by_length))
+    tokenized = encode([texts[i] for i in window.tolist()])
+    by_length = np.argsort(-tokenized.lengths, kind="stable")
+    yield from packer.add(window[by_length], tokenized.take(by_length))
 
 
-class Tokeniser:
+class Tokenizer:
     """The model's own ``tokenizer.json``, in parallel, cutting at `max_tokens` with the end token kept.
 
     Raises ModelError if the file is missing, or does not end every text with the end token.
@@ -216,9 +216,9 @@ class Tokeniser:
         expected = self._tokenizer.token_to_id(END_TOKEN)
         require_end_token(self._lists(probe_texts(max_tokens)), expected, model=model, max_tokens=max_tokens)
 
-    def __call__(self, texts: Sequence[str]) -> TokenisedTexts:
+    def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
         """The ids of all of them."""
-        return TokenisedTexts.of(self._lists(texts))
+        return TokenizedTexts.of(self._lists(texts))
 
     def _lists(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]

@@ -58,7 +58,7 @@ class Arithmetic(Protocol):
         ...
 
     def norm(self, x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor) -> Rows:
-        """Add `delta` to the residual `x` in place; return the normalised rows."""
+        """Add `delta` to the residual `x` in place; return the normalized rows."""
         ...
 
     def gated(self, rows: Rows, weight: torch.Tensor | Fp8Matrix) -> Rows:
@@ -157,19 +157,19 @@ class Fp8:
 
     def norm(self, x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor) -> Rows:
         out, scales = self._buffers(len(x), self._shape.hidden)
-        self._ops.add_norm_quantise(x, delta, weight, self._shape.norm_eps, out=out, scales=scales)
+        self._ops.add_norm_quantize(x, delta, weight, self._shape.norm_eps, out=out, scales=scales)
         return out, scales
 
     def gated(self, rows: Rows, weight: Fp8Matrix) -> Rows:
         gate_up = self._gate_up[: len(rows[1])]
         self.multiply(rows, weight, out=gate_up)
         out, scales = self._buffers(len(gate_up), self._shape.intermediate)
-        self._ops.silu_mul_quantise(gate_up, out=out, scales=scales)
+        self._ops.silu_mul_quantize(gate_up, out=out, scales=scales)
         return out, scales
 
     def rows(self, x: torch.Tensor) -> Rows:
         out, scales = self._buffers(*x.shape)
-        self._ops.quantise(x, out=out, scales=scales)
+        self._ops.quantize(x, out=out, scales=scales)
         return out, scales
 
     def pick(self, rows: Rows, chosen: torch.Tensor) -> Rows:

@@ -39,7 +39,7 @@ class Queries:
     """What looks at keys.
 
     rows : (n, heads x head_dim), as they come from the product.
-    norm : weight of each head's RMS normalisation, (head_dim,).
+    norm : weight of each head's RMS normalization, (head_dim,).
     starts : (n,) row of the first key that a query sees, the first token of its text.
     ends : (n,) row of the last key that it sees, its own; None where query i is row i.
     """
@@ -68,19 +68,19 @@ class Keys:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Tensor) -> torch.Tensor:
-    """Zhang & Sennrich 2019, root mean square normalisation of each row, times `weight`."""
+    """Zhang & Sennrich 2019, root mean square normalization of each row, times `weight`."""
     return out.copy_(_normed(x, weight, eps))
 
 
 def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, places: torch.Tensor) -> None:
-    """Normalise each key head and rotate it by its token's place in the text, in place."""
+    """Normalize each key head and rotate it by its token's place in the text, in place."""
     width = keys.kv_heads * norm.shape[0]
     part = keys.buffer[:, keys.k_column : keys.k_column + width].unflatten(1, (keys.kv_heads, -1))
     part.copy_(_rotated(part, norm, eps, rotary, places))
 
 
 def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
-    """Normalise and rotate the queries; then causal attention of each text to itself.
+    """Normalize and rotate the queries; then causal attention of each text to itself.
 
     With ``queries.ends`` there is one query a text, its last token. Writes (n, heads x head_dim).
     """
@@ -121,7 +121,7 @@ def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -
     return out.copy_(silu(gate) * up)
 
 
-def quantise(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
+def quantize(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
     """Rows to e4m3 with one float32 scale a row: x is about out x scales."""
     wide = x.float()
     largest = wide.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -129,7 +129,7 @@ def quantise(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> Non
     out.copy_((wide * (FP8_MAX / largest)).to(FP8))
 
 
-def add_norm_quantise(
+def add_norm_quantize(
     x: torch.Tensor,
     delta: torch.Tensor | None,
     weight: torch.Tensor,
@@ -138,16 +138,16 @@ def add_norm_quantise(
     out: torch.Tensor,
     scales: torch.Tensor,
 ) -> None:
-    """Add `delta` to `x` in place, then `quantise` its `rms_norm`."""
+    """Add `delta` to `x` in place, then `quantize` its `rms_norm`."""
     if delta is not None:
         x.add_(delta)
-    quantise(_normed(x, weight, eps), out=out, scales=scales)
+    quantize(_normed(x, weight, eps), out=out, scales=scales)
 
 
-def silu_mul_quantise(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
-    """`quantise` SiLU of the left half of each row, times the right half."""
+def silu_mul_quantize(gate_up: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
+    """`quantize` SiLU of the left half of each row, times the right half."""
     gate, up = gate_up.float().chunk(2, dim=-1)
-    quantise(silu(gate) * up, out=out, scales=scales)
+    quantize(silu(gate) * up, out=out, scales=scales)
 
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from toolkit.embedding.packed.decoder import LONG_TEXT, Batch, Decoder
-from toolkit.embedding.packed.frequent import Frequent
+from toolkit.embedding.packed.frequency_cache import FrequencyCache
 from toolkit.embedding.packed.packing import COARSE_TOKENS, Pack
 from toolkit.embedding.protocol import Block
 from toolkit.errors import ModelError
@@ -75,7 +75,7 @@ class Runner:
         self._decoder = decoder
         self._device = device
         self._fused = fused
-        self._graphs: Frequent[_Size, _Graph] = Frequent(_GRAPHS, drop=_Graph.settle)
+        self._graphs: FrequencyCache[_Size, _Graph] = FrequencyCache(_GRAPHS, drop=_Graph.settle)
         # torch's own for recording belongs to the device that recorded first, whichever is current.
         self._recording = torch.cuda.Stream(device) if _numbered(device) else None
         self.budget = budget

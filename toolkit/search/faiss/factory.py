@@ -13,7 +13,7 @@ from types import ModuleType
 
 from toolkit.errors import MissingPackageError, PlanError
 
-# Numbers in one sub-quantiser of a product quantiser: 8 bits for 4 numbers, 16 times below float32.
+# Numbers in one sub-quantizer of a product quantizer: 8 bits for 4 numbers, 16 times below float32.
 PQ_NUMBERS_PER_BYTE = 4
 
 PRECISIONS = (
@@ -123,7 +123,7 @@ def check_setting(index: str, precision: str, dim: int, n_docs: int) -> str:
     bits = re.search(r"PQ\d+(?:x(\d+))?(?![\dx])", factory)
     if bits and 2 ** int(bits[1] or 8) > n_docs:
         raise PlanError(
-            f"index {factory!r} needs {2 ** int(bits[1] or 8)} documents to train its product quantiser, "
+            f"index {factory!r} needs {2 ** int(bits[1] or 8)} documents to train its product quantizer, "
             f"the corpus has {n_docs}; choose int8 or uint4"
         )
     return factory

@@ -20,12 +20,12 @@ import numpy as np
 
 from toolkit.errors import DimensionError, PlanError, VectorError
 from toolkit.search.neighbours import Neighbours
-from toolkit.vectors import normalise
+from toolkit.vectors import normalize
 
 if TYPE_CHECKING:
     import torch
 
-# Squares of a prefix shorter than this lose digits in float32; such rows are cut and normalised apart.
+# Squares of a prefix shorter than this lose digits in float32; such rows are cut and normalized apart.
 TINY_NORM = 1e-10
 
 
@@ -76,9 +76,9 @@ def exact_search(
     norms = _prefix_norms(queries, wanted)
     backend, device = _resolve(corpus, compute)
     if backend == "torch":
-        from toolkit.search.exact_torch import scan
+        from toolkit.search.exact.scan_torch import scan
     else:
-        from toolkit.search.exact_cpu import scan
+        from toolkit.search.exact.scan_cpu import scan
     found = scan(corpus, queries, wanted, k=k, compute=compute, device=device, progress=progress)
 
     results = {}
@@ -95,7 +95,7 @@ def exact_search(
 def _search_faint(corpus, queries, dim, faint, k, compute, rows, scores) -> None:  # noqa: ANN001
     """Redo queries whose prefix is too short for float32 products, with the prefix at norm 1."""
     lifted = np.zeros((len(faint), queries.shape[1]), dtype=np.float32)
-    lifted[:, :dim] = normalise(queries[faint, :dim])
+    lifted[:, :dim] = normalize(queries[faint, :dim])
     again = exact_search(corpus, lifted, [dim], k=k, compute=compute)[dim]
     rows[faint], scores[faint] = again.rows, again.scores
 

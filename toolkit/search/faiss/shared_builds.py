@@ -2,7 +2,7 @@
 
 Knows nothing of search arguments, files or the grid. Shared between precisions are
 
-* the cut and normalised rows;
+* the cut and normalized rows;
 * the coarse k-means of an IVF index and each row's list: FAISS trains it on float32 rows whatever
   the codes are, so sharing changes nothing;
 * the HNSW graph, made from float32 distances: links between the rows themselves rather than between
@@ -21,7 +21,7 @@ from time import perf_counter
 
 import numpy as np
 
-from toolkit.search.factory import (
+from toolkit.search.faiss.factory import (
     BUILD_ARGUMENTS,
     check_arguments,
     check_setting,
@@ -30,7 +30,7 @@ from toolkit.search.factory import (
     load_faiss,
     make_index,
 )
-from toolkit.search.faiss_index import BuiltIndex, pack_signs
+from toolkit.search.faiss.index import BuiltIndex, pack_signs
 from toolkit.vectors import Vectors
 
 _BLOCK_ROWS = 16_384
@@ -45,7 +45,7 @@ _LISTS = re.compile(r"(IVF\d+(?:_HNSW\d+)?),(.+)")
 
 @dataclass(frozen=True)
 class _Coarse:
-    """A trained coarse quantiser: its centroids, the list of each row, and what it took."""
+    """A trained coarse quantizer: its centroids, the list of each row, and what it took."""
 
     centroids: np.ndarray
     list_of_row: np.ndarray
@@ -87,7 +87,7 @@ class IndexFamily:
         return BuiltIndex(made, factory, self._dim, steps_s, peak[0])
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, cut and normalised rows)."""
+        """(first row, cut and normalized rows)."""
         if self._held is None and len(self._vectors) * self._dim * 4 <= _HELD_BYTES:
             self._held = self._vectors.at(self._dim)
         if self._held is None:
@@ -164,7 +164,7 @@ class IndexFamily:
         inner = _configured(made, arguments, self._seed)
         inner.quantizer.add(coarse.centroids)
         inner.quantizer.is_trained = True
-        # With its coarse quantiser full, FAISS's train learns the codes alone.
+        # With its coarse quantizer full, FAISS's train learns the codes alone.
         train_s = _seconds(made.train, sample)
         add_s = 0.0
         for start, block in self._blocks():
@@ -175,13 +175,13 @@ class IndexFamily:
     def _train_coarse(self, lists_name: str, arguments: Mapping[str, int], sample: np.ndarray) -> _Coarse:
         trained = _configured(make_index(f"{lists_name},Flat", self._dim), arguments, self._seed)
         coarse_s = _seconds(trained.train, sample)
-        quantiser = load_faiss().downcast_index(trained.quantizer)
-        centroids = quantiser.reconstruct_n(0, trained.nlist)
+        quantizer = load_faiss().downcast_index(trained.quantizer)
+        centroids = quantizer.reconstruct_n(0, trained.nlist)
         lists = np.empty(len(self._vectors), dtype=np.int64)
         assign_s = 0.0
         for start, block in self._blocks():
             began = perf_counter()
-            lists[start : start + len(block)] = quantiser.search(block, 1)[1][:, 0]
+            lists[start : start + len(block)] = quantizer.search(block, 1)[1][:, 0]
             assign_s += perf_counter() - began
         return _Coarse(centroids, lists, {"coarse": coarse_s, "assign": assign_s})
 
@@ -199,7 +199,7 @@ def _configured(index, arguments: Mapping[str, int], seed: int):  # noqa: ANN001
             index.cp.niter = arguments["niter"]
     if hasattr(index, "pq"):
         index.pq.cp.seed = seed
-        # Small corpora are measured on purpose; FAISS would print a warning for every sub-quantiser.
+        # Small corpora are measured on purpose; FAISS would print a warning for every sub-quantizer.
         index.pq.cp.min_points_per_centroid = 1
     if hasattr(index, "do_polysemous_training"):
         # It renumbers centroids for a Hamming filter that no search here uses, and takes most of the time.

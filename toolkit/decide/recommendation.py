@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from toolkit.decide.cost import MonthlyCost, Prices
 from toolkit.errors import PlanError
-from toolkit.experiment.cost import MonthlyCost, Prices
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class Demand:
+class Constraints:
     """What the user asks for.
 
     keep : share of the reference's quality, shown with 95 % confidence.
@@ -49,7 +49,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Offer:
+class Candidate:
     """One setting with what it gives and costs at the corpus size asked for.
 
     quality : mean of the metric; retained : its share of the reference's; at_least : the 95 % lower bound
@@ -68,7 +68,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Relaxation:
+class ConstraintCost:
     """What dropping one constraint would give.
 
     offer : the setting then advised; where nothing meets the demand, the one that misses this constraint
@@ -77,7 +77,7 @@ class Relaxation:
     """
 
     constraint: str
-    offer: Offer | None
+    offer: Candidate | None
     saves_usd: float
     met_by_none: bool = False
 
@@ -91,7 +91,7 @@ class Undecided:
     """
 
     count: int
-    offer: Offer | None
+    offer: Candidate | None
     queries_needed: int | None
 
 
@@ -106,15 +106,15 @@ class Recommendation:
     ``alike``: whether its quality cannot be told apart from the choice's (the reference's without one).
     """
 
-    demand: Demand
+    demand: Constraints
     prices: Prices
     subject: str
     documents: int
     queries: int
-    reference: Offer
-    choice: Offer | None
-    runner_up: Offer | None
-    relaxed: tuple[Relaxation, ...]
+    reference: Candidate
+    choice: Candidate | None
+    runner_up: Candidate | None
+    relaxed: tuple[ConstraintCost, ...]
     undecided: Undecided
     notes: tuple[str, ...]
     table: pd.DataFrame
@@ -185,7 +185,7 @@ class Recommendation:
     def _demand_text(self) -> str:
         return " and ".join(self.demand.constraints.values())
 
-    def _facts(self, offer: Offer) -> list[str]:
+    def _facts(self, offer: Candidate) -> list[str]:
         kept = f"{offer.quality:.3f} of {self.reference.quality:.3f}, {_percent(offer.retained)} kept"
         if offer.setting == self.reference.setting:
             kept = f"{offer.quality:.3f}, the reference itself"
@@ -253,7 +253,7 @@ class Recommendation:
             f"{prices.vcpu_usd:g} per vCPU at {prices.peak_qps:g} queries/s; {prices.source}"
         )
 
-    def _row(self, name: str, offer: Offer) -> str:
+    def _row(self, name: str, offer: Candidate) -> str:
         cells = (
             name,
             offer.setting,

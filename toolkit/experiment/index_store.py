@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from toolkit.errors import ResultsError
-from toolkit.search.faiss_index import BuiltIndex
+from toolkit.search.faiss.index import BuiltIndex
 
 # Share of free memory that held indexes may take.
 _MEMORY_SHARE = 0.25
 
 
-class IndexShelf:
+class IndexStore:
     """Indexes by name, in `folder`."""
 
     def __init__(self, folder: Path) -> None:

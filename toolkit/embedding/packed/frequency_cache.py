@@ -10,7 +10,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Frequent(Generic[Key, Value]):
+class FrequencyCache(Generic[Key, Value]):
     """Keeps what was made for at most `room` keys.
 
     A key must come twice before anything is made for it, and where the room is taken, more than twice as

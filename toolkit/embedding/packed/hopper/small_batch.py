@@ -1,4 +1,4 @@
-"""A pass over few tokens as one kernel, at the pace of reading the weights once; `few_tokens.cu` says how.
+"""A pass over few tokens as one kernel, at the pace of reading the weights once; `small_batch.cu` says how.
 
 For Hopper and bfloat16, and decoders like Qwen3-Embedding's: 8 key heads of 128 numbers. Two of its passes
 must not run at the same time on one device: each needs nearly all multiprocessors, and each would wait for
@@ -13,7 +13,7 @@ from importlib.resources import files
 
 import torch
 
-from toolkit.embedding.packed import cuda
+from toolkit.embedding.packed.hopper import cuda
 from toolkit.embedding.packed.reference import Rotary
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.embedding.packed.weights import LayerWeights, Weights
@@ -28,7 +28,7 @@ _CONSUMERS = 16
 _HEAD_DIM = 128
 _SHARED_BYTES = 227 * 1024
 _MOST_CLUSTERS = 16
-_PROBE = 'extern "C" __global__ void __cluster_dims__(8, 1, 1) few_tokens() {}'
+_PROBE = 'extern "C" __global__ void __cluster_dims__(8, 1, 1) small_batch() {}'
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class _Size:
     between: tuple[torch.Tensor, ...]
 
 
-class FewTokens:
+class SmallBatchPass:
     """Passes of at most `most` tokens."""
 
     most = MOST_TOKENS
@@ -64,7 +64,7 @@ class FewTokens:
         self._rows = torch.zeros(MOST_TOKENS, weights.shape.hidden, dtype=torch.float32, device=device)
 
     @classmethod
-    def of(cls, weights: Weights, rotary: Rotary) -> FewTokens | None:
+    def of(cls, weights: Weights, rotary: Rotary) -> SmallBatchPass | None:
         """None where the kernel does not fit: another device, dtype or shape, or no compiler."""
         embedding, shape = weights.embedding, weights.shape
         if (
@@ -161,14 +161,14 @@ def _kernel(shape: DecoderShape, tokens: int, clusters: int) -> cuda.Kernel:
 
 def _source(shape: DecoderShape, tokens: int, clusters: int) -> str:
     folder = files(__package__)
-    parts = [folder.joinpath(name).read_text("utf-8") for name in ("ptx.cuh", "few_tokens.cu")]
+    parts = [folder.joinpath(name).read_text("utf-8") for name in ("ptx.cuh", "small_batch.cu")]
     return _prelude(shape, tokens, clusters) + "".join(parts)
 
 
 def _loaded(source: str) -> cuda.Kernel:
     return cuda.Kernel(
         cuda.compiled(source, "sm_90a"),
-        "few_tokens",
+        "small_batch",
         threads=32 * _WARPS,
         shared_bytes=_SHARED_BYTES,
         cluster=_RANKS,

@@ -21,10 +21,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from toolkit.errors import VectorError
-from toolkit.vectors import normalise
+from toolkit.vectors import normalize
 
 if TYPE_CHECKING:
-    from toolkit.search.exact import Compute
+    from toolkit.search.exact.search import Compute
 
 # Products of 1,024 rows and 200 queries stay in a core's own cache; many workers rather want few steps,
 # as the steps between products take turns at the interpreter's lock.
@@ -127,7 +127,7 @@ def _scan_range(
                     np.matmul(some[:, segment], block[:, segment].T, out=products)
                 np.multiply(products, inverses[i], out=scores)
                 if faint[i].size:
-                    scores[:, faint[i]] = some[:, :dim] @ normalise(block[faint[i], :dim]).T
+                    scores[:, faint[i]] = some[:, :dim] @ normalize(block[faint[i], :dim]).T
                 bests[i].offer(scores, start, mask)
                 previous = dim
         if progress is not None:
@@ -139,7 +139,7 @@ def _inverse_norms(
     block: np.ndarray, dims: list[int], first_row: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """1 / norm of each row's prefixes (0 for a zero prefix), and the rows too short for float32 squares."""
-    from toolkit.search.exact import TINY_NORM
+    from toolkit.search.exact.search import TINY_NORM
 
     squares = np.zeros(len(block), dtype=np.float32)
     inverses, faint, previous = [], [], 0

@@ -18,7 +18,7 @@ import numpy as np
 
 from toolkit.errors import PlanError, ResultsError, VectorError
 from toolkit.files import write_atomically
-from toolkit.search.factory import (
+from toolkit.search.faiss.factory import (
     SEARCH_ARGUMENTS,
     check_arguments,
     check_setting,
@@ -87,7 +87,7 @@ class BuiltIndex:
 
     @property
     def build_s(self) -> float:
-        """Seconds to train and fill the index; cutting and normalising are not among them."""
+        """Seconds to train and fill the index; cutting and normalizing are not among them."""
         return sum(self.steps_s.values())
 
     @cached_property
@@ -123,7 +123,7 @@ class BuiltIndex:
     ) -> Neighbours:
         """The k nearest rows of each query.
 
-        queries : (q, dim) float32, cut to this index's dimension and normalised.
+        queries : (q, dim) float32, cut to this index's dimension and normalized.
         search_args : ``efSearch`` (HNSW), ``nprobe`` (IVF), as a mapping or ``"efSearch=64"``.
 
         Scores are inner products as the index computes them from its codes, minus the Hamming
@@ -239,7 +239,7 @@ def build_index(
     To build several indexes over the same vectors, `family.IndexFamily` shares what they have in
     common. Raises PlanError for what FAISS would refuse.
     """
-    from toolkit.search.family import IndexFamily
+    from toolkit.search.faiss.shared_builds import IndexFamily
 
     return IndexFamily(vectors, dim, seed=seed).build(index, precision, build_args)
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from toolkit.errors import PlanError, VectorError
-from toolkit.vectors import normalise
+from toolkit.vectors import normalize
 
 if TYPE_CHECKING:
-    from toolkit.search.exact import Compute
+    from toolkit.search.exact.search import Compute
 
 _QUERY_CHUNK = 1_024
 _CPU_BLOCK_ROWS = 2_048
@@ -56,7 +56,7 @@ def scan(
                     products.addmm_(some[:, previous:dim], block[:, previous:dim].T)
                     scores = products * inverses[i]
                     if faint[i].numel():
-                        lifted = normalise(block[faint[i], :dim].cpu().numpy())
+                        lifted = normalize(block[faint[i], :dim].cpu().numpy())
                         scores[:, faint[i]] = some[:, :dim] @ torch.from_numpy(lifted).to(target).T
                     bests[i] = _keep_best(bests[i], scores, rows, k)
                     previous = dim
@@ -106,7 +106,7 @@ def _full_float32() -> Iterator[None]:
 def _inverse_norms(
     block: torch.Tensor, dims: list[int], first_row: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    from toolkit.search.exact import TINY_NORM
+    from toolkit.search.exact.search import TINY_NORM
 
     squares = torch.zeros(len(block), device=block.device)
     prefixes, previous = [], 0

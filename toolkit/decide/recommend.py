@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.decide.cost import MIN_SIZES, Footprint, Prices, extrapolate, monthly_cost
+from toolkit.decide.recommendation import Candidate, ConstraintCost, Constraints, Recommendation, Undecided
 from toolkit.errors import PlanError, ResultsError
-from toolkit.experiment.cost import MIN_SIZES, Footprint, Prices, extrapolate, monthly_cost
-from toolkit.experiment.recommendation import Demand, Offer, Recommendation, Relaxation, Undecided
 from toolkit.experiment.results import Results
 from toolkit.measure.noninferiority import ALPHA, non_inferiorities, queries_needed, retained_at_least
 from toolkit.measure.statistics import indistinguishable
@@ -41,11 +41,11 @@ def recommend(
     results: Results,
     *,
     prices: Prices | None = None,
-    **demand: Any,  # noqa: ANN401 - the fields of Demand
+    **demand: Any,  # noqa: ANN401 - the fields of Constraints
 ) -> Recommendation:
     """The cheapest setting of a sweep that meets a demand, with 95 % confidence in its quality.
 
-    demand : the fields of `Demand`: keep, metric, max_bytes_per_vector, max_p95_ms, corpus_size.
+    demand : the fields of `Constraints`: keep, metric, max_bytes_per_vector, max_p95_ms, corpus_size.
     prices : what memory, disk and computing cost; documented assumptions if not given.
 
     At another corpus size than the measured one, bytes follow from the sizes measured, and latency is
@@ -53,11 +53,11 @@ def recommend(
 
     Raises PlanError for a demand that makes no sense, ResultsError if the sweep timed or stored nothing.
     """
-    allowed = [field.name for field in fields(Demand)]
+    allowed = [field.name for field in fields(Constraints)]
     unknown = [name for name in demand if name not in allowed]
     if unknown:
         raise PlanError(f"unknown limit {unknown[0]!r}; allowed: {', '.join(allowed)}")
-    return _Search.of(results, Demand(**demand), prices or Prices()).recommendation()
+    return _Search.of(results, Constraints(**demand), prices or Prices()).recommendation()
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class _Answer:
 class _Search:
     """The measurements ready to be searched: `table` is ordered from the cheapest setting up."""
 
-    demand: Demand
+    demand: Constraints
     prices: Prices
     table: pd.DataFrame
     values: pd.DataFrame
@@ -84,7 +84,7 @@ class _Search:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, results: Results, demand: Demand, prices: Prices) -> _Search:
+    def of(cls, results: Results, demand: Constraints, prices: Prices) -> _Search:
         """Price every setting of a sweep and lay its per-query quality beside it."""
         measured = results.measurements
         missing = [column for column in _NEEDED if column not in measured]
@@ -121,7 +121,7 @@ class _Search:
             table=self._judged(answer, choice.setting if choice else self.reference),
         )
 
-    def _within(self, demand: Demand) -> np.ndarray:
+    def _within(self, demand: Constraints) -> np.ndarray:
         within = np.ones(len(self.table), dtype=bool)
         if demand.max_bytes_per_vector is not None:
             within &= self.table["bytes_per_vector"].to_numpy() <= demand.max_bytes_per_vector
@@ -129,7 +129,7 @@ class _Search:
             within &= self.table["p95_ms"].to_numpy() <= demand.max_p95_ms
         return within
 
-    def _answer(self, demand: Demand, *, any_quality: bool = False) -> _Answer:
+    def _answer(self, demand: Constraints, *, any_quality: bool = False) -> _Answer:
         keys = self.table["setting"].to_numpy()[self._within(demand)].tolist()
         if any_quality:
             return _Answer(tuple(keys), (), {}, {})
@@ -152,7 +152,7 @@ class _Search:
             return self._answer(self.demand, any_quality=True)
         return self._answer(replace(self.demand, **{constraint: None}))
 
-    def _costs(self, choice: Offer) -> tuple[Relaxation, ...]:
+    def _costs(self, choice: Candidate) -> tuple[ConstraintCost, ...]:
         """What each constraint adds to the price of the choice."""
         found = []
         for constraint, words in self.demand.constraints.items():
@@ -160,10 +160,10 @@ class _Search:
             keys = {choice.setting, *self._without(constraint).meeting}
             cheapest = next(key for key in self.table["setting"] if key in keys)
             offer = self._offer(cheapest)
-            found.append(Relaxation(words, offer, choice.cost.usd - offer.cost.usd))
+            found.append(ConstraintCost(words, offer, choice.cost.usd - offer.cost.usd))
         return tuple(found)
 
-    def _nearest(self) -> tuple[Relaxation, ...]:
+    def _nearest(self) -> tuple[ConstraintCost, ...]:
         """For each constraint, of the settings that meet all others, the one that misses it least."""
         found = []
         for constraint, words in self.demand.constraints.items():
@@ -177,13 +177,15 @@ class _Search:
                 alone = bool(self.table[column].min() > getattr(self.demand, constraint))
                 rows = self.table if alone else self.table[self.table["setting"].isin(keys)]
                 offer = self._offer(rows.loc[rows[column].idxmin(), "setting"]) if len(rows) else None
-            found.append(Relaxation(words, offer, 0.0, met_by_none=alone))
+            found.append(ConstraintCost(words, offer, 0.0, met_by_none=alone))
         if len(found) > 2:
             free = replace(self.demand, max_bytes_per_vector=None, max_p95_ms=None)
-            found.append(Relaxation("both limits together", self._offer(self._answer(free).meeting[0]), 0.0))
+            found.append(
+                ConstraintCost("both limits together", self._offer(self._answer(free).meeting[0]), 0.0)
+            )
         return tuple(found)
 
-    def _undecided(self, answer: _Answer, choice: Offer | None) -> Undecided:
+    def _undecided(self, answer: _Answer, choice: Candidate | None) -> Undecided:
         cheaper = list(answer.family)
         if choice and choice.setting in cheaper:
             cheaper = cheaper[: cheaper.index(choice.setting)]
@@ -209,11 +211,11 @@ class _Search:
         table["alike"] = indistinguishable(self.values[keys].to_numpy(), self.values[against].to_numpy())
         return table
 
-    def _offer(self, key: str) -> Offer:
+    def _offer(self, key: str) -> Candidate:
         row = self.table[self.table["setting"] == key].iloc[0]
         values, full = self.values[key].to_numpy(), self.values[self.reference].to_numpy()
         same = key == self.reference
-        return Offer(
+        return Candidate(
             setting=key,
             quality=float(values.mean()),
             retained=1.0 if same else float(values.mean() / full.mean()),
@@ -271,7 +273,7 @@ def _reference(measurements: pd.DataFrame, values: pd.DataFrame) -> str:
 
 def _priced(
     measured: pd.DataFrame,
-    demand: Demand,
+    demand: Constraints,
     prices: Prices,
     scaling: pd.DataFrame | None,
     documents: int,

@@ -90,7 +90,7 @@ def _fetch(keys, fetched, begin, steps, k_column, v_column, K_TILE: gl.constexpr
 def _rotate_queries(
     into, where, span, group_row, eps, HEAD_DIM: gl.constexpr, SHARED: gl.constexpr, ROWS: gl.constexpr
 ):
-    """Normalised and rotated query heads of a group of warps, into shared memory."""
+    """Normalized and rotated query heads of a group of warps, into shared memory."""
     queries_ptr, norm_ptr, cos_ptr, sin_ptr, _, starts_ptr = where
     _, n_rows, first_column, stride, _, _, _, _ = span
     HALF: gl.constexpr = HEAD_DIM // 2

@@ -26,7 +26,7 @@ def check_end_token(tokenizer: Any, *, model: str, max_tokens: int) -> None:  # 
 
 
 def probe_texts(max_tokens: int) -> list[str]:
-    """A short, an empty and an overlong text: whoever tokenises them shows how texts end."""
+    """A short, an empty and an overlong text: whoever tokenizes them shows how texts end."""
     return ["a", "", "a " * max_tokens]
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.embedding.packed import cuda, few_tokens, reference
+from toolkit.embedding.packed import reference
 from toolkit.embedding.packed.decoder import Batch, Decoder
-from toolkit.embedding.packed.packing import Pack, TokenisedTexts
+from toolkit.embedding.packed.hopper import cuda, small_batch
+from toolkit.embedding.packed.packing import Pack, TokenizedTexts
 from toolkit.embedding.packed.precision import Plain
 from toolkit.embedding.packed.runner import Runner
 from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape
@@ -19,7 +20,7 @@ from toolkit.errors import ModelError
 
 # The narrowest that the kernel fits.
 NARROW = DecoderShape(2, 512, 16, 8, 128, 1024, 62)
-SIZES = range(16, few_tokens.MOST_TOKENS + 1, 8)
+SIZES = range(16, small_batch.MOST_TOKENS + 1, 8)
 hopper = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0),
     reason="needs a Hopper GPU",
@@ -45,16 +46,16 @@ def compiler(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["0.6b", "4b", "8b"])
 @pytest.mark.parametrize("tokens", [16, 40, 64])
 def test_the_kernel_compiles_for_every_shape(compiler, name, tokens):
-    code = cuda.compiled(few_tokens._source(QWEN3_SHAPES[name], tokens, clusters=15), "sm_90a")
+    code = cuda.compiled(small_batch._source(QWEN3_SHAPES[name], tokens, clusters=15), "sm_90a")
     assert code.startswith(b"\x7fELF")
 
 
 def test_compiled_code_is_kept(compiler, tmp_path):
-    first = cuda.compiled(few_tokens._PROBE, "sm_90a")
+    first = cuda.compiled(small_batch._PROBE, "sm_90a")
     (kept,) = (tmp_path / "kernels").iterdir()
     kept.write_bytes(b"as it was")
     assert first.startswith(b"\x7fELF")
-    assert cuda.compiled(few_tokens._PROBE, "sm_90a") == b"as it was"
+    assert cuda.compiled(small_batch._PROBE, "sm_90a") == b"as it was"
 
 
 def test_a_source_that_does_not_compile_is_reported(compiler):
@@ -63,17 +64,17 @@ def test_a_source_that_does_not_compile_is_reported(compiler):
 
 
 def test_it_fits_the_published_shapes_and_no_others():
-    assert all(few_tokens._fits(shape) for shape in (*QWEN3_SHAPES.values(), NARROW))
-    assert not few_tokens._fits(DecoderShape(2, 512, 16, 4, 128, 1024, 62))
-    assert not few_tokens._fits(DecoderShape(2, 512, 16, 8, 64, 1024, 62))
-    assert not few_tokens._fits(DecoderShape(2, 640, 16, 8, 128, 1024, 62))
+    assert all(small_batch._fits(shape) for shape in (*QWEN3_SHAPES.values(), NARROW))
+    assert not small_batch._fits(DecoderShape(2, 512, 16, 4, 128, 1024, 62))
+    assert not small_batch._fits(DecoderShape(2, 512, 16, 8, 64, 1024, 62))
+    assert not small_batch._fits(DecoderShape(2, 640, 16, 8, 128, 1024, 62))
 
 
 class Stand:
     """In the kernel's place on a CPU: another decoder, and the rows it was given."""
 
-    most = few_tokens.MOST_TOKENS
-    tokens = few_tokens.FewTokens.tokens
+    most = small_batch.MOST_TOKENS
+    tokens = small_batch.SmallBatchPass.tokens
 
     def __init__(self, weights, rotary):
         self.decoder = plain_decoder(weights)
@@ -113,11 +114,11 @@ def test_small_packs_lose_their_filler_and_keep_their_rows():
     rng = np.random.default_rng(0)
     lists = [rng.integers(0, 62, length).tolist() for length in (36, 3, 30, 70)]
     packs = [
-        Pack.of(np.array(chosen), TokenisedTexts.of([lists[i] for i in chosen]))
+        Pack.of(np.array(chosen), TokenizedTexts.of([lists[i] for i in chosen]))
         for chosen in ([0], [1], [2, 1], [3])
     ]
     device = torch.device("cpu")
-    with_few = Runner(plain_decoder(weights, few_tokens=few), device=device, budget=256, fused=False)
+    with_few = Runner(plain_decoder(weights, small_batch=few), device=device, budget=256, fused=False)
     without = Runner(plain_decoder(weights), device=device, budget=256, fused=False)
     for (places, rows), (expected_places, expected) in zip(
         with_few.run(packs), without.run(packs), strict=True
@@ -136,15 +137,16 @@ def test_the_kernel_gives_what_the_decoder_gives_every_time(shape):
     weights = random_weights(shape, device=device, dtype=torch.bfloat16)
     arithmetic = Plain(shape, kernels, device=device, dtype=torch.bfloat16)
     expected, given = (
-        Decoder(weights, arithmetic, kernels, few_tokens=few) for few in (None, few_tokens.FewTokens.of)
+        Decoder(weights, arithmetic, kernels, small_batch=few)
+        for few in (None, small_batch.SmallBatchPass.of)
     )
     expected.reserve(64)
     given.reserve(64)
-    assert given._few_tokens is not None
+    assert given._small_batch is not None
     rng = np.random.default_rng(0)
     for tokens in SIZES:
         for lengths in ([tokens], [tokens - 3], [5, tokens - 9], [1] * tokens):
-            texts = TokenisedTexts.of([rng.integers(0, 62, length).tolist() for length in lengths])
+            texts = TokenizedTexts.of([rng.integers(0, 62, length).tolist() for length in lengths])
             pack = Pack.of(np.arange(len(lengths)), texts)
             rows = torch.from_numpy(pack.rows).to(device)
             last = torch.from_numpy(pack.last_rows).to(device)

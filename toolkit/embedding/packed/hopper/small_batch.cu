@@ -906,7 +906,7 @@ DEV void fetch_rows(const Args& a, u32 base, u32 rank) {
 }
 
 extern "C" __global__ void __cluster_dims__(RANKS, 1, 1) __launch_bounds__(640, 1)
-    few_tokens(const char* maps, const char* row_maps, const u16* embedding, const int* tokens,
+    small_batch(const char* maps, const char* row_maps, const u16* embedding, const int* tokens,
                const int* places, const int* starts, const u16* const* norms, const float* cosines,
                const float* sines, u16* scaled, u16* qkv, u16* gated, float* squares, float* head_squares,
                float* out, u32* counting, int layers) {

@@ -1,0 +1,1 @@
+"""Exact search at every dimension from one pass over the full vectors."""

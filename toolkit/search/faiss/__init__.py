@@ -1,0 +1,1 @@
+"""FAISS indexes by factory string."""
