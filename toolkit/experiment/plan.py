@@ -18,6 +18,8 @@ from toolkit.space import EmbeddingSpace
 
 Precision = Literal[PRECISIONS]
 _SMALLEST_AUTO_DIM = 32
+# How a plan names an embedder or a set that was handed over as an object; it cannot be opened again.
+OBJECT_SPEC = "object:"
 
 
 class _Plan(BaseModel):
@@ -121,7 +123,7 @@ class SweepPlan(_Plan):
     @field_validator("embedder")
     @classmethod
     def _known_spec(cls, value: Any) -> Any:  # noqa: ANN401
-        if isinstance(value, str):
+        if isinstance(value, str) and not value.startswith(OBJECT_SPEC):
             parse_spec(value)
         return value
 

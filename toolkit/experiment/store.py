@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,9 @@ class RawStore:
     folder: Path
 
     @classmethod
-    def create(cls, folder: Path, identity: Mapping[str, object], *, resume: bool) -> RawStore:
+    def create(
+        cls, folder: Path, identity: Mapping[str, object], *, resume: bool, overwrite: bool = False
+    ) -> RawStore:
         """Open the raw folder for writing.
 
         identity : embedding space, data hash, k and whatever else every raw file depends on.
@@ -45,7 +48,10 @@ class RawStore:
         path = raw / "identity.json"
         try:
             raw.mkdir(parents=True, exist_ok=True)
-            if path.exists():
+            if path.exists() and overwrite:
+                shutil.rmtree(raw)
+                raw.mkdir()
+            elif path.exists():
                 _check_same(folder, json.loads(path.read_bytes()), identity, resume=resume)
             write_atomically(path, json.dumps(identity, indent=2, ensure_ascii=False).encode())
         except OSError as error:

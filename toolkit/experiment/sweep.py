@@ -7,6 +7,7 @@ them in turns, derive. Everything measured is in the raw store before the next s
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,20 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.open import open_embedder, stated_full_dim
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
-from toolkit.errors import ResultsError
+from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.derive import derive, derive_scaling
 from toolkit.experiment.environment import environment
 from toolkit.experiment.grid import check_grid, lay_out
 from toolkit.experiment.grid_search import Searchable, search_grid, time_smaller
 from toolkit.experiment.pair_sweep import sweep_pairs
-from toolkit.experiment.plan import SweepPlan
+from toolkit.experiment.plan import OBJECT_SPEC, SweepPlan
 from toolkit.experiment.results import ENVIRONMENT, MEASUREMENTS, PER_QUERY, PLAN, SCALING, Results
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.files import write_atomically
 from toolkit.progress import progress_bar
 from toolkit.search.exact.search import exact_search
-from toolkit.space import Instruction, Role
+from toolkit.space import EmbeddingSpace, Instruction, Role
 from toolkit.vectors import Vectors
 
 # A corpus larger than this share of free memory is written to a file and mapped.
@@ -41,43 +42,57 @@ def run_sweep(
     plan: SweepPlan,
     *,
     out: Path,
+    embedder: Embedder | None = None,
+    data: RetrievalSet | PairSet | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     cache: VectorCache | None = None,
     progress: bool = True,
 ) -> Results:
     """Measure every setting of `plan` and write the results folder `out`; returns what was written.
 
+    embedder : an open embedder to use instead of the plan's; it stays open. One that the plan names is
+        opened here, and closed when its vectors are made.
+    data : a set to use instead of the plan's. The recorded plan names such objects ``object:<name>``.
+    resume : go on with the sweep that is in `out`.
+    overwrite : replace the sweep that is in `out`.
     cache : vector cache; the default folder if not given.
 
     Raises PlanError before any model is loaded if the plan cannot work, DataError, ModelError,
     ServerError, or ResultsError if `out` cannot be written or holds another sweep.
     """
-    data = load_dataset(plan.data)
-    _check_ahead(plan, data)
-    embedder = open_embedder(plan.embedder)
-    cache = cache or VectorCache()
-    if isinstance(data, PairSet):
-        return _write(
-            out, plan, embedder, data, sweep_pairs(plan, embedder, data, cache=cache, progress=progress)
+    plan = _recorded(plan, embedder, data)
+    data = load_dataset(plan.data) if data is None else data
+    _check_ahead(plan, data, None if embedder is None else embedder.space.full_dim)
+    with ExitStack() as until_embedded:
+        if embedder is None:
+            embedder = open_embedder(plan.embedder)
+            until_embedded.callback(embedder.close)
+        cache = cache or VectorCache()
+        space = embedder.space
+        if isinstance(data, PairSet):
+            tables = sweep_pairs(plan, embedder, data, cache=cache, progress=progress)
+            return _write(out, plan, space, data, tables)
+        data = sample_queries(data, plan.max_queries, seed=plan.seed)
+        dims = plan.dims_for(space)
+        builds = lay_out(plan, dims, space.full_dim)
+        check_grid(builds, documents=len(data.docs), k=plan.k)
+        identity = {
+            "embedding space": space.fingerprint,
+            "data": data.content_hash,
+            "k": plan.k,
+            "seed": plan.seed,
+        }
+        store = RawStore.create(out, identity, resume=resume, overwrite=overwrite)
+        corpus = _embed_corpus(
+            embedder, data, store, rescored=bool(plan.rescore), cache=cache, progress=progress
         )
-    data = sample_queries(data, plan.max_queries, seed=plan.seed)
-    dims = plan.dims_for(embedder.space)
-    builds = lay_out(plan, dims, embedder.space.full_dim)
-    check_grid(builds, documents=len(data.docs), k=plan.k)
-    identity = {
-        "embedding space": embedder.space.fingerprint,
-        "data": data.content_hash,
-        "k": plan.k,
-        "seed": plan.seed,
-    }
-    store = RawStore.create(out, identity, resume=resume)
-    corpus = _embed_corpus(embedder, data, store, rescored=bool(plan.rescore), cache=cache, progress=progress)
-    queries = {
-        label: embed_texts(
-            embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress
-        )
-        for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
-    }
+        queries = {
+            label: embed_texts(
+                embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress
+            )
+            for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
+        }
     _search_exactly(store, corpus, queries, dims, k=plan.k, progress=progress)
     vectors = Searchable(corpus, queries)
     search_grid(store, builds, vectors, plan=plan, progress=progress)
@@ -87,17 +102,34 @@ def run_sweep(
         scaling = derive_scaling(smaller | {len(corpus): store}, settings)
         scaling.to_parquet(out / SCALING, index=False)
     return _write(
-        out,
-        plan,
-        embedder,
-        data,
-        derive(store, settings, data, full_dim=embedder.space.full_dim, seed=plan.seed),
+        out, plan, space, data, derive(store, settings, data, full_dim=space.full_dim, seed=plan.seed)
     )
 
 
-def _check_ahead(plan: SweepPlan, data: RetrievalSet | PairSet) -> None:
+def _recorded(plan: SweepPlan, embedder: Embedder | None, data: RetrievalSet | PairSet | None) -> SweepPlan:
+    """The plan as it is written down: objects that were handed over are named, not described.
+
+    Raises PlanError for a plan that names such an object and is not given it.
+    """
+    given = {
+        "embedder": None if embedder is None else embedder.space.model,
+        "data": None if data is None else data.name,
+    }
+    for field, name in given.items():
+        spec = getattr(plan, field)
+        if name is None and isinstance(spec, str) and spec.startswith(OBJECT_SPEC):
+            raise PlanError(
+                f"{field} {spec!r} was an object of a Python program and cannot be opened again; "
+                f"pass it as {field}=, or name a {field} spec in the plan"
+            )
+    return plan.model_copy(
+        update={field: f"{OBJECT_SPEC}{name}" for field, name in given.items() if name is not None}
+    )
+
+
+def _check_ahead(plan: SweepPlan, data: RetrievalSet | PairSet, full_dim: int | None) -> None:
     """All of the plan that can be checked before weights are loaded."""
-    full_dim = stated_full_dim(plan.embedder)
+    full_dim = stated_full_dim(plan.embedder) if full_dim is None else full_dim
     if full_dim is None:
         return
     dims = plan.dims_within(full_dim)
@@ -168,12 +200,12 @@ def _search_exactly(
 
 
 def _write(
-    out: Path, plan: SweepPlan, embedder: Embedder, data: RetrievalSet | PairSet, tables: tuple
+    out: Path, plan: SweepPlan, space: EmbeddingSpace, data: RetrievalSet | PairSet, tables: tuple
 ) -> Results:
     measurements, per_query = tables
     measurements.insert(0, "dataset", data.name)
-    measurements.insert(1, "model", embedder.space.model)
-    about = environment(embedder.space) | {
+    measurements.insert(1, "model", space.model)
+    about = environment(space) | {
         "data": {"name": data.name, "hash": data.content_hash, "size": repr(data)},
     }
     try:
