@@ -25,6 +25,7 @@ from toolkit.embedding.pipeline import embed_texts
 from toolkit.errors import DimensionWarning
 from toolkit.measure.quality import evaluate, spearman
 from toolkit.mteb_adapter import MtebEncoder, local_task
+from toolkit.mteb_adapter.compat import retrieval_scores
 from toolkit.search.exact.search import exact_search
 from toolkit.space import Role
 
@@ -102,8 +103,6 @@ def _toolkit_scores(embedder, data, dims, cache) -> dict[int, dict[str, float]]:
 
 
 def _mteb_scores(encoder: MtebEncoder, data) -> dict[str, float]:  # noqa: ANN001
-    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
-
     task = local_task(data)
     with tempfile.TemporaryDirectory() as folder:
         scores = task.evaluate(
@@ -116,7 +115,7 @@ def _mteb_scores(encoder: MtebEncoder, data) -> dict[str, float]:  # noqa: ANN00
             return {"spearman": scores["cosine_spearman"]}
         saved = pd.read_json(Path(folder) / task.prediction_file_name, typ="series", dtype=False)
     run = saved["default"]["test"]
-    whole = calculate_retrieval_scores(run, data.qrels, task.k_values)
+    whole = retrieval_scores(run, data.qrels, task.k_values)
     unrounded = {"mrr@10": whole.mrr["MRR@10"]}
     for name, trec_name in METRICS.items():
         if name not in unrounded:

@@ -79,6 +79,26 @@ def test_every_module_says_what_it_is_for(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_mteb_is_imported_in_one_room_and_its_private_names_in_one_file(path):
+    found = imported_modules(path, "mteb")
+    if room_of(path) != "mteb_adapter":
+        assert not found
+    if path.name != "compat.py":
+        assert not [name for name in found if any(part.startswith("_") for part in name.split("."))]
+
+
+def imported_modules(path: Path, package: str) -> list[str]:
+    """Everything imported from a package, dotted down to the name."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] == package]
+
+
 def test_import_loads_nothing_heavy():
     probe = "import sys, toolkit; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

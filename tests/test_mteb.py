@@ -23,7 +23,6 @@ from mteb.mocks.mock_tasks import (
 from mteb.types import PromptType
 
 from toolkit import load_dataset
-from toolkit.data.mteb_tasks import load_mteb, load_task_data, to_set
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.pipeline import embed_texts
@@ -41,8 +40,11 @@ from toolkit.mteb_adapter import (
     score_kept,
     sweep_tasks,
 )
+from toolkit.mteb_adapter.compat import retrieval_loader, retrieval_scores
+from toolkit.mteb_adapter.encoder import model_meta
+from toolkit.mteb_adapter.tasks import load_mteb, load_task_data, to_set
 from toolkit.search.exact.search import exact_search
-from toolkit.space import QWEN3_PROMPTS, Prompts, Role
+from toolkit.space import QWEN3_DEFAULT_TASK, QWEN3_PROMPTS, Instruction, Prompts, Role
 
 # One mock task of mteb for each type the sweep has to run.
 MOCKS = [
@@ -110,13 +112,8 @@ def test_vectors_are_those_of_the_toolkit():
     task = local_task(data)
     task.load_data()
     encoder = MtebEncoder(embedder, dim=64)
-    from mteb._create_dataloaders import create_dataloader
-
-    loader = create_dataloader(
-        task.dataset["default"]["test"]["corpus"],
-        task_metadata=task.metadata,
-        prompt_type=PromptType.document,
-    )
+    corpus = task.dataset["default"]["test"]["corpus"]
+    loader = retrieval_loader(corpus, metadata=task.metadata, prompt_type=PromptType.document)
     rows = encoder.encode(
         loader,
         task_metadata=task.metadata,
@@ -131,15 +128,35 @@ def test_vectors_are_those_of_the_toolkit():
 @pytest.mark.parametrize(
     ("prompts", "instruction", "expected"),
     [
-        (QWEN3_PROMPTS, "default", ("Instruct: Find it\nQuery:", "", "Instruct: Judge them\nQuery:")),
-        (QWEN3_PROMPTS, "none", ("", "", "")),
-        (QWEN3_PROMPTS, "Look", ("Instruct: Look\nQuery:", "", "Instruct: Look\nQuery:")),
-        (Prompts(query="query: ", document="passage: "), "default", ("query: ", "passage: ", "")),
-        (Prompts(query="query: ", document="passage: "), "none", ("query: ", "passage: ", "")),
-        (Prompts(), "default", ("", "", "")),
+        (QWEN3_PROMPTS, "task", ("Instruct: Find it\nQuery:", "", "Instruct: Judge them\nQuery:")),
+        (Prompts(query="query: ", document="passage: "), "task", ("query: ", "passage: ", "")),
+        (Prompts(), "task", ("", "", "")),
     ],
 )
-def test_prompts_follow_mtebs_rules(prompts, instruction, expected):
+def test_task_prompts_follow_mtebs_rules(prompts, instruction, expected):
+    sees(prompts, instruction, expected)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "instruction", "expected"),
+    [
+        (QWEN3_PROMPTS, "default", f"Instruct: {QWEN3_DEFAULT_TASK}\nQuery:"),
+        (QWEN3_PROMPTS, None, f"Instruct: {QWEN3_DEFAULT_TASK}\nQuery:"),
+        (QWEN3_PROMPTS, "none", ""),
+        (QWEN3_PROMPTS, "Look", "Instruct: Look\nQuery:"),
+        (Prompts(query="query: ", document="passage: "), "default", "query: "),
+        (Prompts(query="query: ", document="passage: "), "none", "query: "),
+        (Prompts(), "default", ""),
+    ],
+)
+def test_an_instruction_means_the_same_to_mteb_and_to_a_sweep(prompts, instruction, expected):
+    """Queries and both sides of a pair set: as `toolkit.sweep` embeds them."""
+    sees(prompts, instruction, (expected, prompts.document, expected))
+    space = Counting(prompts).space
+    assert space.render("a text", Role.QUERY, instruction) == f"{expected}a text"
+
+
+def sees(prompts, instruction, expected):
     for_query, for_document, without_role = expected
     embedder = Counting(prompts)
     encoder = MtebEncoder(embedder, instruction=instruction)
@@ -158,7 +175,7 @@ def test_each_setting_has_a_folder_of_its_own():
     settings = [
         MtebEncoder(plain, dim=dim, instruction=instruction)
         for dim in (256, 128, 64)
-        for instruction in ("default", "none", "why?", "why:")
+        for instruction in ("task", "default", "none", "why?", "why:")
     ]
     for change in ({"dtype": "bfloat16"}, {"max_tokens": 12}, {"prompts": Prompts(query="q: ")}):
         other = Counting()
@@ -167,9 +184,22 @@ def test_each_setting_has_a_folder_of_its_own():
     metas = [encoder.mteb_model_meta for encoder in settings]
     assert len({(meta.name, meta.revision, meta.experiment_name) for meta in metas}) == len(metas)
     assert metas[0].experiment_kwargs is None
-    assert metas[4].embed_dim == 128
+    assert metas[5].embed_dim == 128
     assert all(meta.similarity_fn_name.value == "cosine" for meta in metas)
     assert MtebEncoder(plain, dim=None).mteb_model_meta == MtebEncoder(plain, dim=256).mteb_model_meta
+
+
+@pytest.mark.parametrize(
+    "revision", ["http://host:8000/v1", "http://h/../../../../../../elsewhere", "..", "a/b\\c"]
+)
+def test_no_revision_leads_a_file_out_of_its_folder(tmp_path, revision):
+    space = replace(StaticEmbedder().space, model="tiny/embedder", revision=revision)
+    meta = model_meta(space, dim=64, instruction=Instruction("x/../../y"))
+    path = mteb.ResultCache(tmp_path).get_task_result_path("small", meta)
+    assert path.resolve().relative_to(tmp_path / "results").parts[0] == "tiny__embedder"
+    assert (
+        len(path.relative_to(tmp_path / "results").parts) == 5
+    )  # model, revision, "experiments", name, file
 
 
 def test_what_mteb_knows_of_a_model_stays():
@@ -205,8 +235,6 @@ def retrieval_subset(shared_data, name, queries=60, documents=900):
 
 @pytest.mark.parametrize("name", ["scifact", "cranfield"])
 def test_retrieval_scores_equal_mtebs(shared_data, tmp_path, name):
-    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
-
     embedder, data = StaticEmbedder(), retrieval_subset(shared_data, name)
     docs = embed_texts(embedder, data.docs, role=Role.DOCUMENT)
     queries = embed_texts(embedder, data.queries, role=Role.QUERY)
@@ -218,7 +246,7 @@ def test_retrieval_scores_equal_mtebs(shared_data, tmp_path, name):
         folder = tmp_path / str(dim)
         stated = task.evaluate(at_dim, "test", encode_kwargs={}, prediction_folder=folder)["default"]
         run = json.loads((folder / task.prediction_file_name).read_text())["default"]["test"]
-        whole = calculate_retrieval_scores(run, data.qrels, task.k_values)
+        whole = retrieval_scores(run, data.qrels, task.k_values)
         per_query = [whole.all_scores[query] for query in data.query_ids]
         ours = evaluate(
             ranking,
@@ -300,9 +328,9 @@ def test_all_dimensions_cost_one_encode(tmp_path, on_disk):
 def test_instructions_encode_documents_once(tmp_path):
     embedder, data = Counting(QWEN3_PROMPTS), small_retrieval()
     frame = sweep_tasks(
-        embedder, [local_task(data)], dims=[64], instructions=["default", "none", "Look"], out=tmp_path
+        embedder, [local_task(data)], dims=[64], instructions=["task", "none", "Look"], out=tmp_path
     )
-    assert set(frame["instruction"]) == {"default", "none", "Look"}
+    assert set(frame["instruction"]) == {"task", "none", "Look"}
     documents = [text for text in embedder.texts if text in set(data.docs)]
     assert len(documents) == len(set(data.docs))
     assert len(embedder.texts) == len(documents) + 3 * len(data.queries)
@@ -326,7 +354,7 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert len(runs) == 2
     for run in runs:
-        assert (run["tasks"], run["dims"], run["instructions"]) == (["small"], [128, 256], ["default"])
+        assert (run["tasks"], run["dims"], run["instructions"]) == (["small"], [128, 256], ["task"])
         assert run["versions"]["mteb"] == mteb.__version__
         assert run["hardware"]["cores"]
         assert run["space"]["fingerprint"] == StaticEmbedder().space.fingerprint

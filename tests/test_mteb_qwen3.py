@@ -131,7 +131,7 @@ def scores(model, task):
 
 
 @pytest.mark.parametrize("dim", [FULL_DIM, 32])
-@pytest.mark.parametrize("instruction", ["default", "none"])
+@pytest.mark.parametrize("instruction", ["task", "none"])
 def test_scores_equal_those_of_mtebs_own_loader(checkpoint, tasks, dim, instruction):
     theirs = q3e_instruct_loader(str(checkpoint), revision=None, device="cpu", embed_dim=dim)
     if instruction == "none":

@@ -73,7 +73,7 @@ def test_equals_the_formulas(case):
 
 
 def test_equals_mteb():
-    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
+    from toolkit.mteb_adapter.compat import retrieval_scores
 
     rng = np.random.default_rng(3)
     documents, queries, k = 500, 60, 100
@@ -92,7 +92,7 @@ def test_equals_mteb():
         query_id: {doc_ids[r]: float(s) for r, s in zip(found.rows[i], found.scores[i], strict=True)}
         for i, query_id in enumerate(query_ids)
     }
-    theirs = calculate_retrieval_scores(run, qrels, [1, 10, 100])
+    theirs = retrieval_scores(run, qrels, [1, 10, 100])
     ours = {name: column.mean() for name, column in evaluate(found, doc_ids, query_ids, qrels).items()}
     # mteb rounds its means to five places.
     assert ours["ndcg@10"] == pytest.approx(theirs.ndcg["NDCG@10"], abs=6e-6)

@@ -158,7 +158,13 @@ def mteb(
     benchmark: Annotated[str | None, typer.Option(help="name of an mteb benchmark")] = None,
     languages: Annotated[str | None, typer.Option(help="ISO 639-3 codes between commas")] = None,
     dims: Annotated[str, typer.Option(help="dimensions between commas, or auto")] = "auto",
-    instruction: Annotated[list[str] | None, typer.Option(help="default, none or a text; repeatable")] = None,
+    instruction: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="task (each task's own prompt), default (the model's own instruction, as in toolkit sweep), "
+            "none or a text; repeatable"
+        ),
+    ] = None,
 ) -> None:
     """Run mteb tasks at every dimension from one encode; goes on where an earlier run stopped."""
     from toolkit.embedding.cache import VectorCache
@@ -178,7 +184,7 @@ def mteb(
         engine,
         opened,
         dims=auto_dims(engine.space.full_dim) if chosen == "auto" else chosen,
-        instructions=instruction or ("default",),
+        instructions=instruction or ("task",),
         out=out,
         cache=VectorCache(),
     )

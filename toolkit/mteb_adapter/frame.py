@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from toolkit.errors import ResultsError
 from toolkit.measure.statistics import mean_intervals
 
 TASKS_FILE = "tasks.json"
+TASK_PROMPT: Literal["task"] = "task"  # the name of the instruction that is each task's own prompt
 # One row a value; `language` holds all languages of a subset, joined by commas.
 COLUMNS = [
     "model",
@@ -182,7 +184,7 @@ def _rows(result: dict, meta: dict, types: dict[str, dict]) -> Iterator[dict]:
                     "split": split,
                     "dim": meta["embed_dim"],
                     "full_dim": "embed_dim" not in experiment,
-                    "instruction": experiment.get("instruction", "default"),
+                    "instruction": experiment.get("instruction", TASK_PROMPT),
                     "metric": metric,
                     "value": float(value),
                     "main": metric == main_metric,

@@ -19,12 +19,12 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
-from mteb.languages.iso_mappings import _hf_langs_to_iso_lang_scripts
 
 from toolkit.data.load import load_dataset
-from toolkit.data.mteb_tasks import mteb_task
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.errors import DataError, PlanError
+from toolkit.mteb_adapter.compat import language_codes
+from toolkit.mteb_adapter.tasks import mteb_task
 
 LOCAL_FORMS = (
     "builtin, beir:<folder>[@split], beir:<folder of BEIR folders named by language>, "
@@ -134,9 +134,9 @@ def local_task(
     for subset, data in sets.items():
         digest.update(f"{subset}\0{data.content_hash}\n".encode())
     if list(sets) == ["default"]:
-        eval_langs = list(languages or _codes(name) or [UNKNOWN_LANGUAGE])
+        eval_langs = list(languages or language_codes(name) or [UNKNOWN_LANGUAGE])
     else:
-        eval_langs = {subset: _codes(subset) or [UNKNOWN_LANGUAGE] for subset in sets}
+        eval_langs = {subset: language_codes(subset) or [UNKNOWN_LANGUAGE] for subset in sets}
     metadata = TaskMetadata(
         name=_safe(name),
         description=f"Local data {name}, run through mteb.",
@@ -215,14 +215,6 @@ def _cross_lingual(folder: Path) -> dict[str, RetrievalSet]:
                 questions.qrels,
             )
     return crossed
-
-
-def _codes(name: str) -> list[str]:
-    """mteb's language codes for a name such as ``en`` or ``deu-eng``; empty if it is none."""
-    codes = [_hf_langs_to_iso_lang_scripts(part) for part in name.split("-")]
-    if not all(codes):
-        return []
-    return list(dict.fromkeys(code[0] for code in codes))
 
 
 def _safe(name: str) -> str:

@@ -6,7 +6,6 @@ shares with the next: loaded data, prepared texts and full-dimension vectors. Kn
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import warnings
@@ -14,20 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import datasets
 import mteb
-from mteb._evaluators.text import bitext_mining_evaluator
-from mteb._set_seed import _set_seed
 from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
-from toolkit.data.mteb_tasks import load_task_data
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
 from toolkit.experiment.environment import environment
 from toolkit.files import write_atomically
-from toolkit.mteb_adapter.encoder import MtebEncoder
+from toolkit.mteb_adapter.compat import quiet, restart_randomness
+from toolkit.mteb_adapter.encoder import TASK_PROMPT, MtebEncoder, chosen_instruction
 from toolkit.mteb_adapter.frame import TASKS_FILE, read_frame
+from toolkit.mteb_adapter.tasks import load_task_data
 from toolkit.progress import progress_bar
 from toolkit.space import Instruction
 
@@ -45,7 +42,7 @@ def sweep_tasks(
     tasks: Sequence[AbsTask],
     *,
     dims: Sequence[int] | None = None,
-    instructions: Sequence[str | Instruction | None] = ("default",),
+    instructions: Sequence[str | Instruction | None] = (TASK_PROMPT,),
     out: str | Path,
     cache: VectorCache | None = None,
 ) -> pd.DataFrame:
@@ -53,7 +50,8 @@ def sweep_tasks(
 
     tasks : of mteb, or local ones: see `open_tasks`.
     dims : the full dimension is always run too, as the others are compared with it.
-    instructions : ``"default"`` is each task's own prompt, ``"none"`` no prompt, else a text for all.
+    instructions : ``"task"`` is each task's own prompt by mteb's rules, ``"default"`` the model's own
+        instruction as in `toolkit.sweep`, ``"none"`` no instruction, else a text for all.
     out : mteb's result files go to ``<out>/results``; ``mteb.ResultCache(out)`` reads them. Each run that
         has something to do leaves a line in ``<out>/runs.jsonl``: hardware, versions, command, settings.
     cache : full-dimension vectors on disk; None keeps them in memory, for one task at a time.
@@ -68,7 +66,7 @@ def sweep_tasks(
     note = functools.cache(functools.partial(_note_run, Path(out) / RUNS_FILE, embedder, encoders, tasks))
     failures: list[DataError] = []
     total = len(tasks) * len(encoders)
-    with progress_bar(total=total, label="mteb", unit="run") as bar, _quiet():
+    with progress_bar(total=total, label="mteb", unit="run") as bar, quiet():
         for task in tasks:
             bar.set_description(f"mteb {task.metadata.name}")
             try:
@@ -93,11 +91,11 @@ def _encoders(
     cache: VectorCache | None,
 ) -> list[MtebEncoder]:
     """One encoder a setting; instructions outermost, as only they need an encode of their own."""
-    chosen = list(dict.fromkeys(Instruction.of(instruction) for instruction in instructions))
+    chosen = list(dict.fromkeys(chosen_instruction(instruction) for instruction in instructions))
     # The full dimension first: if a run is cut short, what the others are compared with is there.
     wanted = sorted({embedder.space.check_dim(dim) for dim in (None, *(dims or ()))}, reverse=True)
     if not chosen:
-        raise PlanError("no instruction given; choose default, none or a text")
+        raise PlanError("no instruction given; choose task, default, none or a text")
     first = MtebEncoder(embedder, dim=wanted[0], instruction=chosen[0], cache=cache)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # check_dim has said above what there is to say
@@ -127,7 +125,7 @@ def _note_run(
     about = environment(embedder.space) | {
         "tasks": [task.metadata.name for task in tasks],
         "dims": sorted({encoder.dim for encoder in encoders}),
-        "instructions": list(dict.fromkeys(encoder.instruction.label for encoder in encoders)),
+        "instructions": list(dict.fromkeys(encoder.label for encoder in encoders)),
     }
     with file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(about, ensure_ascii=False) + "\n")
@@ -185,9 +183,7 @@ def _saved(encoder: MtebEncoder, task: AbsTask, results: mteb.ResultCache) -> Ta
 def _evaluate(encoder: MtebEncoder, task: AbsTask, results: mteb.ResultCache) -> None:
     found = _saved(encoder, task, results)
     stale = found is not None and found.dataset_revision != task.metadata.revision
-    # Tasks draw their samples from generators that the run before has moved on; each setting has to
-    # start where a run of its own would.
-    task.rng_state, task.np_rng = _set_seed(task.seed)
+    restart_randomness(task)  # each setting has to start where a run of its own would
     mteb.evaluate(
         encoder,
         task,
@@ -207,20 +203,6 @@ def _mine(frame: pd.DataFrame, encoders: Sequence[MtebEncoder], tasks: Sequence[
         & (frame["revision"] == meta.revision)
         & frame["task"].isin([task.metadata.name for task in tasks])
         & frame["dim"].isin([encoder.dim for encoder in encoders])
-        & frame["instruction"].isin([encoder.instruction.label for encoder in encoders])
+        & frame["instruction"].isin([encoder.label for encoder in encoders])
     )
     return frame[mine].reset_index(drop=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars of datasets or of mteb's bitext evaluator, which has no switch, below the sweep's own."""
-    drawn, bar = datasets.is_progress_bar_enabled(), bitext_mining_evaluator.tqdm
-    datasets.disable_progress_bars()
-    bitext_mining_evaluator.tqdm = functools.partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        bitext_mining_evaluator.tqdm = bar
-        if drawn:
-            datasets.enable_progress_bars()

@@ -5,15 +5,17 @@ Knows nothing of models or of mteb's results.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import mteb
 import numpy as np
+from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
+from mteb.types import PromptType
 
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.errors import DataError, PlanError
-
-if TYPE_CHECKING:
-    from mteb.abstasks.abstask import AbsTask
+from toolkit.mteb_adapter.compat import retrieval_loader, texts_of
 
 
 def load_mteb(name: str, *, split: str | None = None) -> RetrievalSet | PairSet:
@@ -31,8 +33,6 @@ def load_mteb(name: str, *, split: str | None = None) -> RetrievalSet | PairSet:
 
 def mteb_task(name: str) -> AbsTask:
     """A task of mteb by its name; raises PlanError with the nearest names there are."""
-    import mteb
-
     try:
         return mteb.get_task(name)
     except KeyError as error:
@@ -61,10 +61,6 @@ def load_task_data(task: AbsTask) -> None:
 
 def to_set(task: AbsTask, *, subset: str | None = None, split: str | None = None) -> RetrievalSet | PairSet:
     """A retrieval, STS or bitext task as a toolkit set; `subset` and `split` as in `load_mteb`."""
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.sts import AbsTaskSTS
-    from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
-
     name = task.metadata.name
     if not isinstance(task, AbsTaskRetrieval | AbsTaskSTS | AbsTaskBitextMining):
         raise PlanError(
@@ -92,20 +88,19 @@ def _choice(task_name: str, kind: str, wanted: str, there: list[str]) -> str:
 
 
 def _retrieval_set(label: str, task: AbsTask, subset: str, split: str) -> RetrievalSet:
-    # mteb's own rule for what a model reads: titles, instructions and conversations become one text.
-    from mteb._create_dataloaders import _retrieval_texts
-    from mteb.types import PromptType
-
     task.convert_v1_dataset_format_to_v2(num_proc=None)
     data = task.dataset[subset][split]
-    docs = _retrieval_texts(data["corpus"], PromptType.document)
-    queries = zip(data["queries"]["id"], _retrieval_texts(data["queries"], PromptType.query), strict=True)
+    docs, asked = (
+        texts_of(retrieval_loader(data[name], metadata=task.metadata, prompt_type=prompt_type))
+        for name, prompt_type in (("corpus", PromptType.document), ("queries", PromptType.query))
+    )
+    queries = zip(data["queries"]["id"], asked, strict=True)
     qrels = {query: dict(gains) for query, gains in data["relevant_docs"].items() if gains}
     kept = [(query_id, text) for query_id, text in queries if query_id in qrels]
     return RetrievalSet(
         label,
         list(data["corpus"]["id"]),
-        list(docs),
+        docs,
         [query_id for query_id, _ in kept],
         [text for _, text in kept],
         qrels,
