@@ -1,9 +1,9 @@
 """The one-pass exact scan on CPU: blocks of products that stay in cache, and few candidates out of them.
 
-Knows nothing of what a prefix means; `exact.py` checks arguments and applies the queries' norms.
+Knows nothing of what a prefix means; `search.py` checks arguments and applies the queries' norms.
 
 Ranking ten dimensions of 100,000 rows by partial sorting costs more than the products themselves.
-Here a running k-th best score of each query is a floor: one vectorised compare against it leaves
+Here a running k-th best score of each query is a threshold: one vectorised compare against it leaves
 about k ln(n / k) candidates of n rows, and only those are ever collected. A candidate is one
 64-bit key, score above and row number below, so that keeping the best and breaking ties by the
 lower row is one partition.
@@ -21,14 +21,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from toolkit.errors import VectorError
+from toolkit.search.exact.products import SegmentProducts
 from toolkit.vectors import normalize
 
 if TYPE_CHECKING:
     from toolkit.search.exact.search import Compute
 
-# Products of 1,024 rows and 200 queries stay in a core's own cache; many workers rather want few steps,
-# as the steps between products take turns at the interpreter's lock.
-_BLOCK_ROWS = 1_024
+# Long enough that a call costs little beside its work, short enough that its products stay in cache; many
+# workers want fewer steps still, as the steps between products take turns at the interpreter's lock.
+_BLOCK_ROWS = 1_536
 _BLOCK_ROWS_OF_MANY = 2_048
 _QUERY_CHUNK = 256
 _ROUND_GROWTH = 4
@@ -50,16 +51,16 @@ def scan(
     block_rows = compute.block_rows or (_BLOCK_ROWS if workers <= 2 else _BLOCK_ROWS_OF_MANY)
     workers = min(workers, -(-len(corpus) // block_rows))
     best = {dim: np.empty((len(queries), 0), dtype=np.int64) for dim in dims}
-    floors = {dim: np.full((len(queries), 1), -np.inf, dtype=np.float32) for dim in dims}
+    thresholds = {dim: np.full((len(queries), 1), -np.inf, dtype=np.float32) for dim in dims}
 
     def work(span: tuple[int, int]) -> dict[int, np.ndarray]:
-        return _scan_range(corpus, queries, floors, span, k=k, block_rows=block_rows, progress=progress)
+        return _scan_range(corpus, queries, thresholds, span, k=k, block_rows=block_rows, progress=progress)
 
     def merge(dim: int) -> None:
         keys = np.concatenate([best[dim], *(part[dim] for part in parts)], axis=1)
         if keys.shape[1] >= k:
             best[dim] = np.partition(keys, k - 1, axis=1)[:, :k]
-            floors[dim] = _floor_of(best[dim][:, k - 1, None])
+            thresholds[dim] = _threshold_of(best[dim][:, k - 1, None])
         else:
             best[dim] = keys
 
@@ -77,7 +78,7 @@ def scan(
 
 
 def _rounds(rows: int, first: int) -> Iterator[tuple[int, int]]:
-    """Spans of rising length. After each, all workers share the floor that all rows so far have set:
+    """Spans of rising length. After each, all workers share the threshold that all rows so far have set:
     left to itself, each of many workers would collect as many candidates as one alone.
     """
     lo = 0
@@ -95,23 +96,24 @@ def available_cores() -> int:
 def _scan_range(
     corpus: np.ndarray,
     queries: np.ndarray,
-    floors: dict[int, np.ndarray],
+    thresholds: dict[int, np.ndarray],
     span: tuple[int, int],
     *,
     k: int,
     block_rows: int,
     progress: Callable[[int], object] | None,
 ) -> dict[int, np.ndarray]:
-    """Best keys above the floors (q, up to k) at each dimension among rows span[0]..span[1]."""
-    dims = list(floors)
+    """Best keys above the thresholds (q, up to k) at each dimension among rows span[0]..span[1]."""
+    dims = list(thresholds)
     chunks = [slice(at, at + _QUERY_CHUNK) for at in range(0, len(queries), _QUERY_CHUNK)]
-    best = [[_Best(floors[dim][chunk], k) for dim in dims] for chunk in chunks]
+    best = [[_Best(thresholds[dim][chunk], k) for dim in dims] for chunk in chunks]
     room = min(_QUERY_CHUNK, len(queries)) * block_rows
+    adders = [SegmentProducts(queries[chunk]) for chunk in chunks]
     sums, addend, above = np.empty(room, np.float32), np.empty(room, np.float32), np.empty(room, bool)
     for start in range(span[0], span[1], block_rows):
-        block = np.asarray(corpus[start : min(start + block_rows, span[1])], dtype=np.float32)
-        inverses, faint = _inverse_norms(block, dims, start)
-        for chunk, bests in zip(chunks, best, strict=True):
+        block = np.ascontiguousarray(corpus[start : min(start + block_rows, span[1])], dtype=np.float32)
+        norms = _PrefixNorms(block, start)
+        for chunk, adder, bests in zip(chunks, adders, best, strict=True):
             some = queries[chunk]
             shape = (len(some), len(block))
             size = shape[0] * shape[1]
@@ -119,15 +121,11 @@ def _scan_range(
             mask = above[:size].reshape(shape)
             previous = 0
             for i, dim in enumerate(dims):
-                segment = slice(previous, dim)
-                if previous:
-                    np.matmul(some[:, segment], block[:, segment].T, out=scores)
-                    np.add(products, scores, out=products)
-                else:
-                    np.matmul(some[:, segment], block[:, segment].T, out=products)
-                np.multiply(products, inverses[i], out=scores)
-                if faint[i].size:
-                    scores[:, faint[i]] = some[:, :dim] @ normalize(block[faint[i], :dim]).T
+                adder.add(block, slice(previous, dim), products, scratch=scores)
+                inverse, near_zero = norms.inverse(i, previous, dim)
+                np.multiply(products, inverse, out=scores)
+                if near_zero.size:
+                    scores[:, near_zero] = some[:, :dim] @ normalize(block[near_zero, :dim]).T
                 bests[i].offer(scores, start, mask)
                 previous = dim
         if progress is not None:
@@ -135,25 +133,35 @@ def _scan_range(
     return {dim: np.concatenate([bests[i].settled() for bests in best], axis=0) for i, dim in enumerate(dims)}
 
 
-def _inverse_norms(
-    block: np.ndarray, dims: list[int], first_row: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """1 / norm of each row's prefixes (0 for a zero prefix), and the rows too short for float32 squares."""
-    from toolkit.search.exact.search import TINY_NORM
+class _PrefixNorms:
+    """1 / norm of each row's prefixes, one dimension after the other, kept for the next chunk of queries.
 
-    squares = np.zeros(len(block), dtype=np.float32)
-    inverses, faint, previous = [], [], 0
-    for dim in dims:
-        segment = block[:, previous:dim]
-        squares = squares + np.vecdot(segment, segment)
+    A segment's squares are summed up right after its products, which have brought it into the cache.
+    """
+
+    def __init__(self, block: np.ndarray, first_row: int) -> None:
+        self._block, self._first_row = block, first_row
+        self._squares = np.zeros(len(block), dtype=np.float32)
+        self._known: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def inverse(self, number: int, start: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+        """(rows,) inverse norms of the prefix `dim`, 0 for a zero prefix; rows too short for float32 squares.
+
+        number : of the dimension, from 0; start : where the prefix before it ends.
+        """
+        if number < len(self._known):
+            return self._known[number]
+        segment = self._block[:, start:dim]
+        squares = self._squares = self._squares + np.vecdot(segment, segment)
+        if not np.isfinite(squares).all():
+            broken = self._first_row + int(np.argmin(np.isfinite(squares)))
+            raise VectorError(f"corpus row {broken} holds NaN or infinity; embed it again")
+        from toolkit.search.exact.search import TINY_NORM
+
         usable = squares > TINY_NORM**2
-        inverses.append(np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=usable))
-        faint.append(np.flatnonzero(~usable))
-        previous = dim
-    if not np.isfinite(squares).all():
-        broken = first_row + int(np.argmin(np.isfinite(squares)))
-        raise VectorError(f"corpus row {broken} holds NaN or infinity; embed it again")
-    return inverses, faint
+        inverse = np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=usable)
+        self._known.append((inverse, np.flatnonzero(~usable)))
+        return self._known[number]
 
 
 class _Best:
@@ -163,21 +171,21 @@ class _Best:
     newcomers makes a settling due each time the rows seen have about doubled.
     """
 
-    def __init__(self, floor: np.ndarray, k: int) -> None:
+    def __init__(self, threshold: np.ndarray, k: int) -> None:
         self._k = k
-        self._keys = np.full((len(floor), 2 * k), _WORST)
-        self._filled = np.zeros(len(floor), dtype=np.int64)
+        self._keys = np.full((len(threshold), 2 * k), _WORST)
+        self._filled = np.zeros(len(threshold), dtype=np.int64)
         # What a newcomer must exceed (q, 1): the k-th best score at the last settling.
-        self._floor = floor.copy()
+        self._threshold = threshold.copy()
 
     def offer(self, scores: np.ndarray, first_row: int, mask: np.ndarray) -> None:
-        """Take what lies above the floor from scores (q, rows); `mask` is scratch of that shape."""
+        """Take what lies above the threshold from scores (q, rows); `mask` is scratch of that shape."""
         width = scores.shape[1]
-        if width > self._k and np.isneginf(self._floor[0, 0]):
-            # In the very first block everything is above the floor; its own k-th best is a better one.
+        if width > self._k and np.isneginf(self._threshold[0, 0]):
+            # In the very first block everything is above the threshold; its own k-th best is a better one.
             kth = np.partition(scores, width - self._k, axis=1)[:, width - self._k, None]
-            np.nextafter(kth, -np.inf, out=self._floor, dtype=np.float32)
-        np.greater(scores, self._floor, out=mask)
+            np.nextafter(kth, -np.inf, out=self._threshold, dtype=np.float32)
+        np.greater(scores, self._threshold, out=mask)
         flat = np.flatnonzero(mask)
         if not flat.size:
             return
@@ -189,7 +197,7 @@ class _Best:
         # Candidates come grouped by query, so a place is the query's fill plus the rank in its group.
         rank = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
         if int((self._filled + counts).max()) > self._keys.shape[1]:
-            self._take_crowd(query, rank, keys, counts)
+            self._take_overflow(query, rank, keys, counts)
             return
         self._keys[query, rank + self._filled[query]] = keys
         self._filled += counts
@@ -203,11 +211,13 @@ class _Best:
         self._keys.partition(self._k - 1, axis=1)
         self._forget_rest()
 
-    def _take_crowd(self, query: np.ndarray, rank: np.ndarray, keys: np.ndarray, counts: np.ndarray) -> None:
+    def _take_overflow(
+        self, query: np.ndarray, rank: np.ndarray, keys: np.ndarray, counts: np.ndarray
+    ) -> None:
         """More newcomers than places, as where rows come in rising order: rank them with the best k."""
-        crowd = np.full((len(self._keys), int(counts.max())), _WORST)
-        crowd[query, rank] = keys
-        both = np.concatenate([self._keys[:, : self._k], crowd], axis=1)
+        overflow = np.full((len(self._keys), int(counts.max())), _WORST)
+        overflow[query, rank] = keys
+        both = np.concatenate([self._keys[:, : self._k], overflow], axis=1)
         self._keys[:, : self._k] = np.partition(both, self._k - 1, axis=1)[:, : self._k]
         self._filled += counts
         self._forget_rest()
@@ -215,7 +225,7 @@ class _Best:
     def _forget_rest(self) -> None:
         self._keys[:, self._k :] = _WORST
         np.minimum(self._filled, self._k, out=self._filled)
-        np.maximum(self._floor, _floor_of(self._keys[:, self._k - 1, None]), out=self._floor)
+        np.maximum(self._threshold, _threshold_of(self._keys[:, self._k - 1, None]), out=self._threshold)
 
 
 def _keys_of(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -233,7 +243,7 @@ def _scores_of(keys: np.ndarray) -> np.ndarray:
     return (ascending ^ ((ascending >> 31) & np.int32(0x7FFF_FFFF))).view(np.float32)
 
 
-def _floor_of(kth: np.ndarray) -> np.ndarray:
+def _threshold_of(kth: np.ndarray) -> np.ndarray:
     """The score of each k-th best key; -inf where fewer than k rows were seen."""
     return np.where(kth == _WORST, np.float32(-np.inf), _scores_of(kth))
 
