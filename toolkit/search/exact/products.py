@@ -1,9 +1,9 @@
-"""Inner products of one more segment, added in place to those there are, by the BLAS call that does just that.
+"""Inner products of one more segment, added in place to those there are, by the BLAS call made for that.
 
-numpy can only write products into an array of their own, which then has to be added: one more pass over memory
-per dimension. BLAS adds as it multiplies (beta = 1), and SciPy hands out the address of its BLAS to callers
-like this one (``scipy.linalg.cython_blas``). Where that has another signature, numpy does it. Knows nothing of
-norms.
+numpy can only write products into an array of their own, which then has to be added: one more pass over
+memory per dimension. BLAS adds as it multiplies (beta = 1), and SciPy hands out the address of its BLAS
+to callers like this one (``scipy.linalg.cython_blas``). Where that has another signature, numpy does it.
+Knows nothing of norms.
 """
 
 from __future__ import annotations
