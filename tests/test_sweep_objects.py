@@ -59,7 +59,7 @@ def test_an_embedder_opened_by_the_sweep_is_closed_by_it(colors, tmp_path, monke
 def test_a_recorded_object_cannot_be_opened_again_and_the_error_says_what_to_pass(colors, tmp_path):
     run_sweep(make_plan(**QUICK), out=tmp_path / "o", embedder=StaticEmbedder(), data=colors, progress=False)
     plan = read_plan(tmp_path / "o" / "plan.toml")
-    with pytest.raises(PlanError, match="embedder 'object:wordllama.* pass it as embedder="):
+    with pytest.raises(PlanError, match=r"embedder 'object:wordllama.* pass it as embedder="):
         run_sweep(plan, out=tmp_path / "p", data=colors, progress=False)
-    with pytest.raises(PlanError, match="data 'object:colors' .* pass it as data="):
+    with pytest.raises(PlanError, match=r"data 'object:colors' .* pass it as data="):
         run_sweep(plan, out=tmp_path / "p", embedder=StaticEmbedder(), progress=False)
