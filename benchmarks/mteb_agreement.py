@@ -34,7 +34,7 @@ METRICS = {
     "ndcg@10": "ndcg_cut_10",
     "recall@10": "recall_10",
     "recall@100": "recall_100",
-    "map": "map_cut_1000",
+    "map@1000": "map_cut_1000",
     "mrr@10": "MRR@10",
 }
 

@@ -1,4 +1,4 @@
-"""From the raw store to tables: one row a setting, and the quality of every query at every setting.
+"""From the raw store to tables: one row per setting, and the quality of every query at every setting.
 
 Needs no model and no index, so a new measure needs no new run.
 """
@@ -14,15 +14,14 @@ from toolkit.data.sets import RetrievalSet
 from toolkit.errors import ResultsError
 from toolkit.experiment.setting import Setting, rescore_stages
 from toolkit.experiment.store import RawStore
-from toolkit.measure.quality import METRICS, evaluate, overlap
+from toolkit.measure.metrics import metric_named
+from toolkit.measure.quality import evaluate, overlap
 from toolkit.measure.statistics import mean_intervals, paired_differences
 from toolkit.measure.storage import bytes_per_vector, gb_per_million
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OVERLAP = "overlap@10"
-QUALITY = (*METRICS, OVERLAP)
 SETTING_COLUMNS = (
     "instruction",
     "dim",
@@ -35,15 +34,23 @@ SETTING_COLUMNS = (
 
 
 def derive(
-    store: RawStore, settings: Sequence[Setting], data: RetrievalSet, *, full_dim: int, seed: int
+    store: RawStore,
+    settings: Sequence[Setting],
+    data: RetrievalSet,
+    *,
+    metrics: Sequence[str],
+    full_dim: int,
+    seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(measurements, per-query quality) of all `settings`, from what the raw store holds.
+
+    metrics : as `choose_metrics` gives them: none that looks deeper than the neighbours kept.
 
     Raises ResultsError if the store lacks a setting.
     """
     import pandas as pd
 
-    values = {setting: _quality(store, setting, data, full_dim) for setting in settings}
+    values = {setting: _quality(store, setting, data, metrics, full_dim) for setting in settings}
     rows = [_facts(store, setting, documents=len(data.docs)) for setting in settings]
     measurements = pd.DataFrame(rows)
     summary = pd.DataFrame(summarise(values, full_dim=full_dim, seed=seed))
@@ -81,16 +88,12 @@ def summarise(
 ) -> dict[str, np.ndarray]:
     """Means, 95 % intervals and paired differences to the full dimension of the same instruction.
 
-    A metric that looks deeper than the neighbours kept (nan) stays nan throughout.
+    The columns of a metric are those of `metrics.PARTS`.
     """
     settings = list(values)
     columns: dict[str, np.ndarray] = {}
     for metric in next(iter(values.values())):
         table = np.stack([values[setting][metric] for setting in settings], axis=1)
-        if np.isnan(table).any():
-            parts = ("", "_lo", "_hi", "_delta", "_delta_lo", "_delta_hi", "_p")
-            columns |= {f"{metric}{part}": np.full(len(settings), np.nan) for part in parts}
-            continue
         means = mean_intervals(table, seed=seed)
         columns[metric] = np.array([found.mean for found in means])
         columns[f"{metric}_lo"] = np.array([found.low for found in means])
@@ -121,23 +124,22 @@ def _differences(
     return {f"{metric}{name}": column for name, column in zip(names, (delta, low, high, p), strict=True)}
 
 
-def _quality(store: RawStore, setting: Setting, data: RetrievalSet, full_dim: int) -> dict[str, np.ndarray]:
+def _quality(
+    store: RawStore, setting: Setting, data: RetrievalSet, metrics: Sequence[str], full_dim: int
+) -> dict[str, np.ndarray]:
     found = store.neighbours(setting)
     exact = store.neighbours(Setting(full_dim, instruction=setting.instruction))
     if found is None or exact is None:
         raise ResultsError(
             f"{store.folder} lacks the neighbours of {setting.key}; run the sweep with --resume"
         )
-    usable = [metric for metric in METRICS if _depth(metric) <= found.k]
-    scored = evaluate(found, data.doc_ids, data.query_ids, data.qrels, metrics=usable)
-    unknown = np.full(len(data.queries), np.nan)
-    return {metric: scored.get(metric, unknown) for metric in METRICS} | {
-        OVERLAP: overlap(found, exact, k=10)
+    wanted = [metric_named(name) for name in metrics]
+    judged = [metric.name for metric in wanted if metric.kind == "retrieval"]
+    values = evaluate(found, data.doc_ids, data.query_ids, data.qrels, metrics=judged) if judged else {}
+    values |= {
+        metric.name: overlap(found, exact, k=metric.depth) for metric in wanted if metric.kind == "agreement"
     }
-
-
-def _depth(metric: str) -> int:
-    return int(metric.partition("@")[2] or 1)
+    return {metric.name: values[metric.name] for metric in wanted}
 
 
 def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, object]:

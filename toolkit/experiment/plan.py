@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from toolkit.embedding.config import EmbedderConfig, parse_spec
 from toolkit.errors import DimensionError, PlanError
+from toolkit.measure.metrics import metric_named
 from toolkit.search.faiss.factory import PRECISIONS
 from toolkit.space import EmbeddingSpace
 
@@ -89,6 +90,9 @@ class SweepPlan(_Plan):
     rescore : later stages to try beside plain one-stage search: ``{dim = "full", candidates = 4}``, or a
         list of such stages for a longer funnel. They read float32 rows from a memory-mapped file.
     k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100.
+    metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``, ``overlap@10`` ..; the
+        first is what settings are judged by. ``"auto"`` is nDCG@10, recall@1, @10 and @100, MRR@10, MAP@k and
+        overlap@10, as far as k goes; on a set of pairs, its one measure.
     max_queries : larger sets are sampled to this many queries, with `seed`.
     """
 
@@ -100,6 +104,7 @@ class SweepPlan(_Plan):
     instructions: Annotated[list[str], Field(min_length=1)] = ["default"]
     rescore: list[Annotated[list[StagePlan], Field(min_length=1)]] = Field(default_factory=list)
     k: Annotated[int, Field(ge=10)] = 100
+    metrics: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = "auto"
     max_queries: Annotated[int, Field(ge=2)] = 2_000
     timing: TimingPlan = Field(default_factory=TimingPlan)
     seed: int = 0
@@ -127,7 +132,15 @@ class SweepPlan(_Plan):
             parse_spec(value)
         return value
 
-    @field_validator("dims", "instructions", "precisions")
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, list):
+            for name in value:
+                metric_named(name)
+        return value
+
+    @field_validator("dims", "instructions", "precisions", "metrics")
     @classmethod
     def _distinct(cls, value: Any) -> Any:  # noqa: ANN401
         return list(dict.fromkeys(value)) if isinstance(value, list) else value

@@ -18,7 +18,7 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.open import open_embedder, stated_full_dim
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
-from toolkit.errors import PlanError, ResultsError
+from toolkit.errors import DataError, PlanError, ResultsError
 from toolkit.experiment.derive import derive, derive_scaling
 from toolkit.experiment.environment import environment
 from toolkit.experiment.grid import check_grid, lay_out
@@ -29,6 +29,7 @@ from toolkit.experiment.results import ENVIRONMENT, MEASUREMENTS, PER_QUERY, PLA
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.files import write_atomically
+from toolkit.measure.metrics import ChosenMetrics, choose_metrics
 from toolkit.progress import progress_bar
 from toolkit.search.exact.search import exact_search
 from toolkit.space import EmbeddingSpace, Instruction, Role
@@ -101,9 +102,20 @@ def run_sweep(
     if smaller:
         scaling = derive_scaling(smaller | {len(corpus): store}, settings)
         scaling.to_parquet(out / SCALING, index=False)
-    return _write(
-        out, plan, space, data, derive(store, settings, data, full_dim=space.full_dim, seed=plan.seed)
+    tables = derive(
+        store,
+        settings,
+        data,
+        metrics=_metrics(plan, data).names,
+        full_dim=space.full_dim,
+        seed=plan.seed,
     )
+    return _write(out, plan, space, data, tables)
+
+
+def _metrics(plan: SweepPlan, data: RetrievalSet | PairSet) -> ChosenMetrics:
+    kind, documents = ("retrieval", len(data.docs)) if isinstance(data, RetrievalSet) else (data.kind, 0)
+    return choose_metrics(plan.metrics, kind=kind, k=plan.k, documents=documents)
 
 
 def _recorded(plan: SweepPlan, embedder: Embedder | None, data: RetrievalSet | PairSet | None) -> SweepPlan:
@@ -129,12 +141,29 @@ def _recorded(plan: SweepPlan, embedder: Embedder | None, data: RetrievalSet | P
 
 def _check_ahead(plan: SweepPlan, data: RetrievalSet | PairSet, full_dim: int | None) -> None:
     """All of the plan that can be checked before weights are loaded."""
+    _check_measurable(data)
+    _metrics(plan, data)
     full_dim = stated_full_dim(plan.embedder) if full_dim is None else full_dim
     if full_dim is None:
         return
     dims = plan.dims_within(full_dim)
     if isinstance(data, RetrievalSet):
         check_grid(lay_out(plan, dims, full_dim), documents=len(data.docs), k=plan.k)
+
+
+def _check_measurable(data: RetrievalSet | PairSet) -> None:
+    """Judgements that tell nothing apart would make every setting look perfect."""
+    if isinstance(data, RetrievalSet):
+        if not any(gain > 0 for gains in data.qrels.values() for gain in gains.values()):
+            raise DataError(
+                f"{data.name}: every judgement is 0 or negative, so no document is relevant to any query and "
+                "there is nothing to measure; relevant documents need a judgement of 1 or more"
+            )
+    elif data.scores is not None and len(np.unique(data.scores)) == 1:
+        raise DataError(
+            f"{data.name}: all {len(data.scores):,} human scores are {data.scores[0]:g}, so there is no "
+            "order to agree with and nothing to measure; the scores must differ"
+        )
 
 
 def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:

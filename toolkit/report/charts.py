@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from toolkit.measure.metrics import described
 from toolkit.report.axes import cost_axis, dim_axis, share_axis
 from toolkit.report.labels import label_points
 from toolkit.report.pareto import pareto_front
@@ -40,7 +41,7 @@ from toolkit.report.verdict import (
     series_of,
     smallest_dim,
 )
-from toolkit.report.wording import SETTING_COLUMNS, amount, quantity, setting_label, shorten, varying
+from toolkit.report.wording import SETTING_COLUMNS, amount, setting_label, shorten, varying
 
 _MOST_LINES = 8
 _MOST_LABELS = 9
@@ -79,7 +80,7 @@ def quality_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Char
     dims = sorted(exact_rows(frame)["dim"].unique())
     dim_axis(axes.xaxis, dims)
     axes.set_xlabel("embedding dimension")
-    axes.set_ylabel(quantity(metric).axis)
+    axes.set_ylabel(described(metric).axis)
     axes.margins(x=0.04)
     axes.annotate(
         f"99 % of full: {threshold:.3f}",
@@ -150,7 +151,7 @@ def kept_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
     dim_axis(axes.xaxis, line["dim"])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
     axes.set_xlabel("embedding dimension")
-    axes.set_ylabel(f"{quantity(metric).label} kept (% of full)")
+    axes.set_ylabel(f"{described(metric).label} kept (% of full)")
     axes.annotate(
         "99 % of full",
         (0.0, 99),
@@ -188,7 +189,7 @@ def tradeoff(frame: pd.DataFrame, cost: str, metric: str | None = None) -> Chart
 
     chart = new_chart(8.0 if group is None else 10.0, 5.2)
     axes = chart.add_subplot()
-    cost_axis(axes.xaxis, rows[cost], quantity(cost).unit)
+    cost_axis(axes.xaxis, rows[cost], described(cost).unit)
     axes.step(front[cost], front[metric], where="post", color=FAINT, linewidth=1.4, zorder=1)
     for name, members in groups:
         colour, marker = styles[name]["color"], styles[name]["marker"]
@@ -199,8 +200,8 @@ def tradeoff(frame: pd.DataFrame, cost: str, metric: str | None = None) -> Chart
         )
         axes.scatter(top[cost], top[metric], s=80, c=colour, marker=marker, edgecolor=INK, zorder=3)
         axes.plot([], [], linestyle="", label=plain(shorten(str(name), 24)), **styles[name])
-    axes.set_xlabel(quantity(cost).axis)
-    axes.set_ylabel(quantity(metric).axis)
+    axes.set_xlabel(described(cost).axis)
+    axes.set_ylabel(described(metric).axis)
     axes.margins(x=0.08, y=0.08)
     share_axis(axes, rows[metric].max())
     legend(axes, loc="lower right")
@@ -279,10 +280,10 @@ def _spread(front: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tradeoff_finding(rows: pd.DataFrame, full: pd.Series, cost: str, metric: str, parts: list[str]) -> str:
-    what = quantity(metric).label
+    what = described(metric).label
     passed = rows[keeps(rows, full, metric)]
     cheapest = passed.sort_values(cost, kind="stable").iloc[0]
     if not cheapest[cost] < (1 - _CLEARLY) * full[cost]:
         return f"No cheaper setting is shown to keep 99 % of {what}"
-    less, all_of_it = (amount(row[cost], quantity(cost)) for row in (cheapest, full))
+    less, all_of_it = (amount(row[cost], described(cost)) for row in (cheapest, full))
     return f"{setting_label(cheapest, parts)} keeps 99 % of {what} at {less} instead of {all_of_it}"

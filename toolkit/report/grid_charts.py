@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from toolkit.errors import ResultsError
+from toolkit.measure.metrics import described
 from toolkit.report.axes import cost_axis
 from toolkit.report.style import (
     INK,
@@ -26,7 +27,7 @@ from toolkit.report.style import (
     text_on,
 )
 from toolkit.report.verdict import KEEP, focus, keeps, main_metric, reference, series_label
-from toolkit.report.wording import bytes_text, number, quantity, shorten
+from toolkit.report.wording import bytes_text, number, shorten
 
 _PRECISIONS = ("float32", "float16", "bfloat16", "int8", "uint4", "pq", "binary")
 _MOST_PANELS = 3
@@ -94,7 +95,7 @@ def precision_heat_map(frame: pd.DataFrame, metric: str | None = None) -> Chart:
     heading(
         chart,
         _heat_map_finding(flat[passed], full, metric),
-        f"{series_label(rows)} · {quantity(metric).label} in % of {full['dim']} x float32 · "
+        f"{series_label(rows)} · {described(metric).label} in % of {full['dim']} x float32 · "
         "outlined: keeps 99 % with 95 % confidence",
     )
     return chart
@@ -144,7 +145,7 @@ def recall_by_throughput(frame: pd.DataFrame, recall: str = "overlap@10") -> Cha
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(f"{recall} (0 to 1)")
     cost_axis(panels[0].yaxis, curves["qps"], "queries/s")
-    panels[0].set_ylabel(quantity("qps").axis)
+    panels[0].set_ylabel(described("qps").axis)
     handles, labels = panels[-1].get_legend_handles_labels()
     chart.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     heading(
@@ -167,7 +168,7 @@ def _spread(dims: list[int]) -> list[int]:
 
 
 def _heat_map_finding(passed: pd.DataFrame, full: pd.Series, metric: str) -> str:
-    what = f"{KEEP:.0%} of {quantity(metric).label}".replace("%", " %")
+    what = f"{KEEP:.0%} of {described(metric).label}".replace("%", " %")
     cheaper = passed[passed["bytes_per_vector"] < full["bytes_per_vector"]]
     if cheaper.empty:
         return f"No smaller vector is shown to keep {what}"

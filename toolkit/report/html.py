@@ -12,8 +12,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from toolkit.measure.metrics import COSTS, Metric, described
 from toolkit.report.verdict import main_metric
-from toolkit.report.wording import COSTS, QUALITIES, SETTING_COLUMNS, has, number, quantity, signed, varying
+from toolkit.report.wording import SETTING_COLUMNS, has, number, signed, varying
 
 _HERE = Path(__file__).parent
 _MARKS = {
@@ -32,16 +33,6 @@ _SHOWN_COSTS = (
     "gb_per_million",
     "usd_per_month",
 )
-_HEADS = {
-    "p50_ms": "p50 ms",
-    "p95_ms": "p95 ms",
-    "p99_ms": "p99 ms",
-    "qps": "queries/s",
-    "build_s": "build s",
-    "bytes_per_vector": "bytes/vector",
-    "gb_per_million": "GB/million",
-    "usd_per_month": "USD/month",
-}
 _P_SMALL = 0.001
 
 
@@ -95,13 +86,13 @@ def render(page: Page) -> str:
     ).get_template("report.html.j2")
     metric = main_metric(page.frame)
     heads, rows = table(page.frame, metric)
-    shown = [known for known in (*QUALITIES, *COSTS) if has(page.frame, known.column)]
+    shown = [*_qualities(page.frame), *(cost for name, cost in COSTS.items() if has(page.frame, name))]
     return template.render(
         page=page,
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - files of this package
         pictures=[(picture, Markup(picture.svg)) for picture in page.pictures],  # noqa: S704
         recommendation=Markup(page.recommendation_html),  # noqa: S704
-        metric=quantity(metric).label,
+        metric=described(metric).label,
         heads=heads,
         rows=rows,
         marks=[
@@ -119,13 +110,13 @@ def render(page: Page) -> str:
 def table(frame: pd.DataFrame, metric: str) -> tuple[list[str], list[list[Cell]]]:
     """Column heads and rows of cells: the setting's varying parts, quality with intervals, costs."""
     parts = varying(frame, ("dataset", "model", *SETTING_COLUMNS))
-    others = [known for known in QUALITIES if known.column != metric and has(frame, known.column)]
+    others = [known for known in _qualities(frame) if known.name != metric]
     costs = [column for column in _SHOWN_COSTS if has(frame, column)]
     judged = has(frame, "verdict")
     heads = [part.replace("_", " ") for part in parts]
-    heads += [quantity(metric).label, "95 % interval", "difference to full", "p"]
+    heads += [described(metric).label, "95 % interval", "difference to full", "p"]
     heads += ["verdict"] if judged else []
-    heads += [known.label for known in others] + [_HEADS[column] for column in costs]
+    heads += [known.label for known in others] + [described(column).head for column in costs]
     rows = []
     for _, row in frame.sort_values(metric, ascending=False, kind="stable").iterrows():
         cells = [_part(row[part]) for part in parts]
@@ -133,10 +124,14 @@ def table(frame: pd.DataFrame, metric: str) -> tuple[list[str], list[list[Cell]]
         if judged:
             mark, meaning = _MARKS.get(row["verdict"], ("", str(row["verdict"])))
             cells.append(Cell(mark, mark, meaning))
-        cells += [_quality(row, known.column) for known in others]
+        cells += [_quality(row, known.name) for known in others]
         cells += [Cell(number(row[column]), _key(row[column])) for column in costs]
         rows.append(cells)
     return heads, rows
+
+
+def _qualities(frame: pd.DataFrame) -> list[Metric]:
+    return [known for known in map(described, frame) if known.is_quality and has(frame, known.name)]
 
 
 def flatten(values: Mapping[str, object], above: str = "") -> list[tuple[str, str]]:

@@ -15,7 +15,8 @@ from fractions import Fraction
 import pandas as pd
 
 from toolkit.errors import ResultsError
-from toolkit.report.wording import QUALITIES, has, number, quantity, shorten, signed
+from toolkit.measure.metrics import described
+from toolkit.report.wording import has, number, shorten, signed
 
 SERIES = ("dataset", "model", "instruction")
 KEEP = 0.99
@@ -50,7 +51,7 @@ class Verdict:
     @property
     def finding(self) -> str:
         """For a chart's title, without figures."""
-        what = f"{self.keep:.0%} of {quantity(self.metric).label}".replace("%", " %")
+        what = f"{self.keep:.0%} of {described(self.metric).label}".replace("%", " %")
         if self.dim == self.full_dim:
             if self.next_shorter is not None and self._may_keep(self.next_shorter):
                 return f"No dimension below {self.full_dim} is shown to keep {what}"
@@ -83,13 +84,13 @@ class Verdict:
 
 
 def main_metric(frame: pd.DataFrame) -> str:
-    """The quality a frame is judged by: nDCG@10 where there is one.
+    """The quality a frame is judged by: the first one in it, as the plan named them.
 
     Raises ResultsError if no quality was measured.
     """
-    for known in QUALITIES:
-        if has(frame, known.column):
-            return known.column
+    for column in frame:
+        if described(column).is_quality and has(frame, column):
+            return column
     raise ResultsError(
         f"no quality was measured, so there is nothing to draw; columns: {', '.join(map(str, frame.columns))}"
     )

@@ -14,9 +14,10 @@ import pandas as pd
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
 from toolkit.files import write_atomically
+from toolkit.measure.metrics import described
 from toolkit.report.judgement import judged, recommended, with_recommendation
 from toolkit.report.verdict import headline_of, main_metric
-from toolkit.report.wording import has, number, quantity
+from toolkit.report.wording import has, number
 
 if TYPE_CHECKING:
     from toolkit.decide.recommendation import Recommendation
@@ -159,7 +160,7 @@ class ResultsView:
         metric = main_metric(self.results.measurements)
         rows = self.results.measurements.sort_values(metric, ascending=False, kind="stable")
         shown = [c for c in ("setting", metric, f"{metric}_delta", "p95_ms", "bytes_per_vector") if c in rows]
-        heads = [c if c == "setting" or c.endswith("_delta") else quantity(c).label for c in shown]
+        heads = [c if c == "setting" or c.endswith("_delta") else described(c).label for c in shown]
         heads = [head.replace(f"{metric}_delta", "difference to full") for head in heads]
         cells = "".join(
             "<tr>" + "".join(f"<td>{escape(_shown(row[c]))}</td>" for c in shown) + "</tr>"
