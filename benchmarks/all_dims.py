@@ -16,8 +16,8 @@ import faiss
 import numpy as np
 from _record import record
 
-from toolkit.search.exact.scan_cpu import available_cores
-from toolkit.search.exact.search import Compute, exact_search
+from toolkit.search.exact.compute import Compute, available_cores
+from toolkit.search.exact.search import exact_search
 from toolkit.vectors import normalize, truncate
 
 DIMS = (32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 2560)

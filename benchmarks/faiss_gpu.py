@@ -12,7 +12,7 @@ import numpy as np
 from _record import record
 from all_dims import decaying_vectors
 
-from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.exact.compute import available_cores
 from toolkit.search.faiss.index import BuiltIndex, build_index, threads
 from toolkit.vectors import Vectors
 

@@ -24,7 +24,7 @@ from _record import ROOT, record
 from all_dims import decaying_vectors
 
 from toolkit.measure.timing import Timed, interleaved
-from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.exact.compute import available_cores
 from toolkit.search.exact.search import exact_search
 from toolkit.search.faiss.factory import factory_string
 from toolkit.search.faiss.index import BuiltIndex, build_index, pack_signs, threads

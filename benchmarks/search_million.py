@@ -17,7 +17,7 @@ import numpy as np
 from _record import record
 from all_dims import decaying_vectors
 
-from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.exact.compute import available_cores
 from toolkit.search.exact.search import exact_search
 from toolkit.search.faiss.index import build_index, threads
 from toolkit.search.funnel import Funnel, Rescorer, Stage

@@ -9,21 +9,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from toolkit.errors import DimensionError, PlanError, VectorError
-from toolkit.search.exact.search import Compute, exact_search
+from toolkit.search.exact.compute import Compute
+from toolkit.search.exact.search import exact_search
 from toolkit.vectors import normalize, truncate
 
 SMALL = Compute(backend="numpy", threads=2, block_rows=7)
 
 
 def brute_force(corpus, queries, dim):
-    """(q, n) cosines of the prefixes in float64."""
+    """(q, n) cosines of the prefixes in float64; -inf for zero prefixes, which come last."""
 
     def unit(rows):
         cut = rows[:, :dim].astype(np.float64)
         norms = np.linalg.norm(cut, axis=1, keepdims=True)
         return np.divide(cut, norms, out=np.zeros_like(cut), where=norms > 0)
 
-    return unit(queries) @ unit(corpus).T
+    cosines = unit(queries) @ unit(corpus).T
+    cosines[:, ~corpus[:, :dim].any(axis=1)] = -np.inf
+    return cosines
 
 
 def assert_exact(found, corpus, queries, dim, k, tolerance=1e-6):
@@ -33,7 +36,9 @@ def assert_exact(found, corpus, queries, dim, k, tolerance=1e-6):
         assert len(set(row.tolist())) == k
         np.testing.assert_allclose(score, cosines[row], atol=tolerance)
         np.testing.assert_allclose(score, np.sort(cosines)[::-1][:k], atol=tolerance)
-        assert (np.diff(score) <= 0).all()
+        assert (score[:-1] >= score[1:]).all()
+        equal = score[:-1] == score[1:]
+        assert (row[:-1][equal] < row[1:][equal]).all()
 
 
 def decaying(rows, dim, seed=0):
@@ -100,14 +105,35 @@ def test_equal_scores_go_to_the_lower_row(backend):
     assert found.rows[1].tolist() == [*range(1, 120, 4), *others]
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kinds=st.integers(1, 12),
+    n=st.integers(2, 400),
+    scale=st.sampled_from([1.0, 0.37, 1e-3]),
+    backend=st.sampled_from(["numpy", "torch"]),
+)
+def test_equal_scores_come_by_row_among_many_duplicates(seed, kinds, n, scale, backend):
+    generator = np.random.default_rng(seed)
+    corpus = normalize(generator.standard_normal((kinds, 16)))[generator.integers(0, kinds, n)]
+    queries = (normalize(generator.standard_normal((6, 16))) * scale).astype(np.float32)
+    compute = Compute(backend=backend, device="cpu", threads=2, block_rows=33)
+    for dim, found in exact_search(corpus, queries, [3, 16], k=n // 2 + 1, compute=compute).items():
+        for row, score in zip(found.rows, found.scores, strict=True):
+            equal = np.flatnonzero(score[:-1] == score[1:])
+            assert (row[equal] < row[equal + 1]).all(), (dim, row, score)
+
+
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_zero_rows_and_prefixes_are_similar_to_nothing(backend):
+def test_zero_rows_and_prefixes_come_last(backend):
     corpus = np.array([[0, 0, 0], [0, 0, 1], [1, 0, 0], [-1, 0, 0]], dtype=np.float32)
     queries = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0]], dtype=np.float32)
     found = exact_search(corpus, queries, [2, 3], k=4, compute=Compute(backend=backend, device="cpu"))
-    assert found[2].rows.tolist() == [[2, 0, 1, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
-    assert found[2].scores.tolist() == [[1, 0, 0, -1], [0, 0, 0, 0], [0, 0, 0, 0]]
-    assert found[3].rows[1].tolist() == [1, 0, 2, 3]
+    none = -np.inf
+    assert found[2].rows.tolist() == [[2, 3, 0, 1]] * 3
+    assert found[2].scores.tolist() == [[1, -1, none, none], [0, 0, none, none], [0, 0, none, none]]
+    assert found[3].rows.tolist() == [[2, 1, 3, 0], [1, 2, 3, 0], [1, 2, 3, 0]]
+    assert found[3].scores.tolist() == [[1, 0, -1, none], [1, 0, 0, none], [0, 0, 0, none]]
 
 
 @pytest.mark.parametrize("order", [1, -1])

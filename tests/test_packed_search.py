@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from toolkit.search.exact.compute import Compute
 from toolkit.search.exact.scan_torch import _keep_best, _promising
-from toolkit.search.exact.search import Compute, exact_search
+from toolkit.search.exact.search import exact_search
 
 
 @pytest.mark.parametrize("copies", [1, 40])

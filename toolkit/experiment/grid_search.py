@@ -20,7 +20,7 @@ from toolkit.experiment.setting import Setting, rescore_stages
 from toolkit.experiment.store import RawStore
 from toolkit.measure.timing import Timed, interleaved
 from toolkit.progress import progress_bar
-from toolkit.search.exact.scan_cpu import available_cores
+from toolkit.search.exact.compute import available_cores
 from toolkit.search.faiss.index import BuiltIndex, on_gpu, threads
 from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.search.funnel import Funnel, Rescorer, Stage

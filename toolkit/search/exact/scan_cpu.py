@@ -12,20 +12,15 @@ lower row is one partition.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from toolkit.errors import VectorError
+from toolkit.search.exact.compute import TINY_NORM, Compute, available_cores, near_zero_scores
 from toolkit.search.exact.products import SegmentProducts
-from toolkit.vectors import normalize
-
-if TYPE_CHECKING:
-    from toolkit.search.exact.search import Compute
 
 # Long enough that a call costs little beside its work, short enough that its products stay in cache; many
 # workers want fewer steps still, as the steps between products take turns at the interpreter's lock.
@@ -88,11 +83,6 @@ def _rounds(rows: int, first: int) -> Iterator[tuple[int, int]]:
         lo = hi
 
 
-def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _scan_range(
     corpus: np.ndarray,
     queries: np.ndarray,
@@ -125,7 +115,7 @@ def _scan_range(
                 inverse, near_zero = norms.inverse(i, previous, dim)
                 np.multiply(products, inverse, out=scores)
                 if near_zero.size:
-                    scores[:, near_zero] = some[:, :dim] @ normalize(block[near_zero, :dim]).T
+                    scores[:, near_zero] = near_zero_scores(some[:, :dim], block[near_zero, :dim])
                 bests[i].offer(scores, start, mask)
                 previous = dim
         if progress is not None:
@@ -156,8 +146,6 @@ class _PrefixNorms:
         if not np.isfinite(squares).all():
             broken = self._first_row + int(np.argmin(np.isfinite(squares)))
             raise VectorError(f"corpus row {broken} holds NaN or infinity; embed it again")
-        from toolkit.search.exact.search import TINY_NORM
-
         usable = squares > TINY_NORM**2
         inverse = np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=usable)
         self._known.append((inverse, np.flatnonzero(~usable)))

@@ -1,22 +1,18 @@
 """The one-pass exact scan with torch: float32 arithmetic without TF32, on CUDA or any other device.
 
-Knows nothing of what a prefix means; `exact.py` checks arguments and applies the queries' norms.
+Knows nothing of what a prefix means; `search.py` checks arguments and applies the queries' norms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from toolkit.errors import PlanError, VectorError
-from toolkit.vectors import normalize
-
-if TYPE_CHECKING:
-    from toolkit.search.exact.search import Compute
+from toolkit.search.exact.compute import TINY_NORM, Compute, near_zero_scores
 
 _QUERY_CHUNK = 1_024
 _CPU_BLOCK_ROWS = 2_048
@@ -46,7 +42,7 @@ def scan(
     with _full_float32(), torch.inference_mode():
         for start in range(0, corpus.shape[0], block_rows):
             block = _to_device(corpus[start : start + block_rows], target)
-            inverses, faint = _inverse_norms(block, dims, start)
+            inverses, near_zero = _inverse_norms(block, dims, start)
             rows = torch.arange(start, start + len(block), device=target)
             for chunk, bests in zip(chunks, best, strict=True):
                 some = asked[chunk]
@@ -55,9 +51,10 @@ def scan(
                 for i, dim in enumerate(dims):
                     products.addmm_(some[:, previous:dim], block[:, previous:dim].T)
                     scores = products * inverses[i]
-                    if faint[i].numel():
-                        lifted = normalize(block[faint[i], :dim].cpu().numpy())
-                        scores[:, faint[i]] = some[:, :dim] @ torch.from_numpy(lifted).to(target).T
+                    if near_zero[i].numel():
+                        lifted = block[near_zero[i], :dim].cpu().numpy()
+                        apart = near_zero_scores(some[:, :dim].cpu().numpy(), lifted)
+                        scores[:, near_zero[i]] = torch.from_numpy(apart).to(target)
                     bests[i] = _keep_best(bests[i], scores, rows, k)
                     previous = dim
             if progress is not None:
@@ -106,8 +103,6 @@ def _full_float32() -> Iterator[None]:
 def _inverse_norms(
     block: torch.Tensor, dims: list[int], first_row: int
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    from toolkit.search.exact.search import TINY_NORM
-
     squares = torch.zeros(len(block), device=block.device)
     prefixes, previous = [], 0
     for dim in dims:
@@ -118,12 +113,12 @@ def _inverse_norms(
     stacked = torch.stack(prefixes)
     usable = stacked > TINY_NORM**2
     # One transfer for the whole block: the device waits once, not once for each dimension.
-    finite, none_faint = torch.stack([stacked[-1].isfinite().all(), usable.all()]).tolist()
+    finite, all_usable = torch.stack([stacked[-1].isfinite().all(), usable.all()]).tolist()
     if not finite:
         broken = first_row + int(stacked[-1].isfinite().logical_not().nonzero()[0])
         raise VectorError(f"corpus row {broken} holds NaN or infinity; embed it again")
     inverses = torch.where(usable, stacked.rsqrt(), 0.0)
-    if none_faint:
+    if all_usable:
         nothing = torch.empty(0, dtype=torch.int64, device=block.device)
         return list(inverses), [nothing] * len(dims)
     return list(inverses), [(~row).nonzero()[:, 0] for row in usable]

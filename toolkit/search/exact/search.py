@@ -12,39 +12,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolkit.errors import DimensionError, PlanError, VectorError
+from toolkit.search.exact.compute import LAST, TINY_NORM, Compute
 from toolkit.search.neighbours import Neighbours
 from toolkit.vectors import normalize
 
 if TYPE_CHECKING:
     import torch
-
-# Squares of a prefix shorter than this lose digits in float32; such rows are cut and normalized apart.
-TINY_NORM = 1e-10
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Where and how an exact search runs; no choice changes its result by more than float32 rounding.
-
-    backend : ``numpy`` (CPU, one BLAS thread in each worker), ``torch``, or ``auto``: torch for a
-        tensor or on CUDA, numpy otherwise.
-    device : torch device (``cpu``, ``cuda``, ``cuda:1``) or ``auto``, which takes CUDA where there is one.
-    threads : CPU workers; ``None`` takes every core this process may use.
-    block_rows : corpus rows worked on at once; ``None`` takes 1,024 or 2,048 on CPU (their products
-        stay in cache) and what 1 GiB holds on CUDA.
-    """
-
-    backend: Literal["auto", "numpy", "torch"] = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    block_rows: int | None = None
 
 
 def exact_search(
@@ -64,8 +43,10 @@ def exact_search(
     k : neighbours of each query, 1..n.
     progress : called with the number of rows just finished (a tqdm bar's ``update``).
 
-    Equal scores are ordered by the lower row number. A zero row, or one whose prefix is zero, has
-    similarity 0 to everything, as a zero query has.
+    Equal scores come in the order of row numbers. Which rows are the nearest is decided before the
+    query's norm divides the products and rounds them once more: a row left out may tie with the last
+    one within float32 rounding. A zero row, or one whose prefix is zero (an empty text), has no
+    direction: it comes after all others, with score -inf. A zero query scores 0 everywhere else.
 
     Raises DimensionError, PlanError for a `k` or backend that cannot work, VectorError for shapes
     that do not fit or for NaN and infinity.
@@ -84,20 +65,33 @@ def exact_search(
     results = {}
     for (dim, (rows, scores)), norm in zip(found.items(), norms, strict=True):
         inverse = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
-        scaled = (scores * inverse[:, None]).astype(np.float32)
-        faint = np.flatnonzero((norm > 0) & (norm < TINY_NORM))
-        if faint.size:
-            _search_faint(corpus, queries, dim, faint, k, compute, rows, scaled)
+        scaled = np.where(scores == LAST, -np.inf, scores.astype(np.float64) * inverse[:, None])
+        scaled = scaled.astype(np.float32)
+        _put_in_order(rows, scaled)
+        near_zero = np.flatnonzero((norm > 0) & (norm < TINY_NORM))
+        if near_zero.size:
+            _search_near_zero(corpus, queries, dim, near_zero, k, compute, rows, scaled)
         results[dim] = Neighbours(rows, scaled)
     return results
 
 
-def _search_faint(corpus, queries, dim, faint, k, compute, rows, scores) -> None:  # noqa: ANN001
+def _put_in_order(rows: np.ndarray, scores: np.ndarray) -> None:
+    """Order neighbours that come best first by row where their scores are equal, in place.
+
+    Products that differ in their last digit can become one score when the query's norm divides them.
+    """
+    unordered = np.flatnonzero(((scores[:, :-1] == scores[:, 1:]) & (rows[:, :-1] > rows[:, 1:])).any(axis=1))
+    for i in unordered:
+        order = np.lexsort((rows[i], -scores[i]))
+        rows[i], scores[i] = rows[i][order], scores[i][order]
+
+
+def _search_near_zero(corpus, queries, dim, which, k, compute, rows, scores) -> None:  # noqa: ANN001
     """Redo queries whose prefix is too short for float32 products, with the prefix at norm 1."""
-    lifted = np.zeros((len(faint), queries.shape[1]), dtype=np.float32)
-    lifted[:, :dim] = normalize(queries[faint, :dim])
+    lifted = np.zeros((len(which), queries.shape[1]), dtype=np.float32)
+    lifted[:, :dim] = normalize(queries[which, :dim])
     again = exact_search(corpus, lifted, [dim], k=k, compute=compute)[dim]
-    rows[faint], scores[faint] = again.rows, again.scores
+    rows[which], scores[which] = again.rows, again.scores
 
 
 def _check(
