@@ -130,9 +130,8 @@ def test_existing_results_are_not_overwritten_without_resume(beir, swept):
 def test_resume_measures_only_what_is_missing(beir, swept):
     out, _ = swept
     raw = {path: path.stat().st_mtime_ns for path in (out / "raw").glob("*.npz")}
-    done = toolkit(
-        "sweep", "--data", f"beir:{beir}", "--dims", "64,96,128", "--k", "20", "--out", out, "--resume"
-    )
+    plan = ["--data", f"beir:{beir}", "--dims", "64,96,128", "--index", "Flat", "--index", "HNSW8"]
+    done = toolkit("sweep", *plan, "--k", "20", "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == written for path, written in raw.items())
     assert 96 in set(pd.read_parquet(out / "measurements.parquet")["dim"])

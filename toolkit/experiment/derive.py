@@ -6,6 +6,7 @@ Needs no model and no index, so a new measure needs no new run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,25 @@ SETTING_COLUMNS = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """What a sweep comes to: docs/results-format.md lists the columns.
+
+    measurements : one row per setting.
+    per_query : the quality of every query, or the value of every pair, at every setting.
+    scaling : latency and bytes at each corpus size; None if there is only one.
+    """
+
+    measurements: pd.DataFrame
+    per_query: pd.DataFrame
+    scaling: pd.DataFrame | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether durations are among the measurements."""
+        return "p50_ms" in self.measurements
+
+
 def derive(
     store: RawStore,
     settings: Sequence[Setting],
@@ -41,8 +61,8 @@ def derive(
     metrics: Sequence[str],
     full_dim: int,
     seed: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(measurements, per-query quality) of all `settings`, from what the raw store holds.
+) -> Tables:
+    """The tables of all `settings`, from what the raw store holds.
 
     metrics : as `choose_metrics` gives them: none that looks deeper than the neighbours kept.
 
@@ -66,7 +86,7 @@ def derive(
     measurements = pd.concat(
         [measurements.iloc[:, :place], summary, measurements.iloc[:, place:]], axis="columns"
     )
-    return measurements, per_query
+    return Tables(measurements, per_query)
 
 
 def derive_scaling(stores: Mapping[int, RawStore], settings: Sequence[Setting]) -> pd.DataFrame:
@@ -168,7 +188,9 @@ def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, ob
 
 def latency(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Single queries in ms at the plan's first thread count, batched queries a second at its last."""
-    single_ms, last = samples["single_ms_0"], max(name for name in samples if name.startswith("batch_s_"))
+    single_ms = samples["single_ms_0"]
+    batches = [name for name in samples if name.startswith("batch_s_")]
+    last = max(batches, key=lambda name: int(name.removeprefix("batch_s_")))
     p50, p95, p99 = np.percentile(single_ms, [50, 95, 99])
     stages = np.median(samples["stage_ms"], axis=(0, 1)) if "stage_ms" in samples else np.ones(1)
     batch_queries = single_ms.shape[1]

@@ -1,69 +1,153 @@
-"""What a measurement was made on: hardware, threads, versions, commit and command."""
+"""What a measurement was made on and with: machine, threads, versions, commit and command.
+
+`environment` is what a results folder tells its reader; `conditions` is the part of it that a duration
+depends on, and by which samples of different conditions are kept apart.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from toolkit.experiment.machine import hardware, libraries
 from toolkit.space import EmbeddingSpace
 
+DISTRIBUTION = "embedding-toolkit"
+# What searches: neighbours may differ between versions of these.
+_SEARCH_PACKAGES = (DISTRIBUTION, "faiss-cpu", "faiss-gpu")
+# What else a search's duration may depend on.
+_TIMED_PACKAGES = (*_SEARCH_PACKAGES, "numpy", "torch")
 _PACKAGES = (
-    "embedding-toolkit",
-    "faiss-cpu",
-    "faiss-gpu",
+    *_TIMED_PACKAGES,
     "mteb",
-    "numpy",
     "openai",
     "pandas",
     "pytrec-eval-terrier",
     "scipy",
     "sentence-transformers",
     "tokenizers",
-    "torch",
     "transformers",
     "wordllama",
+)
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "OMP_PLACES",
+    "OMP_WAIT_POLICY",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+    "CUDA_VISIBLE_DEVICES",
+)
+_KEPT_BACK = r"[\w.-]*(?:api[-_]?keys?|token|secrets?|passw(?:or)?ds?|authorization|credentials?)"
+_SECRET_OPTION = re.compile(rf"--?{_KEPT_BACK}", re.IGNORECASE)
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/\s@]+@"), "***@"),
+    (re.compile(rf"({_KEPT_BACK}\s*[=:]\s*['\"]?)(?:bearer\s+)?[^\s&'\",;]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"([?&](?:key|sig|signature|auth)=)[^&\s]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(bearer\s+)\S+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\b(?:sk-|glpat-|xox[bp]-|hf_|gh[opsu]_)[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b"), "***"),
 )
 
 
 def environment(space: EmbeddingSpace) -> dict[str, object]:
-    """Hardware, thread limits, package versions, commit, command, UTC time and `space`, as plain values."""
+    """Machine, thread limits, package versions, commit, command, UTC time and `space`, as plain values."""
     return {
         "date_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _command(),
-        "commit": _commit(),
+        "command": command_line(),
+        "commit": commit(),
         "hardware": hardware(),
-        "threads": {
-            name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ
-        },
+        "libraries": libraries(),
+        "threads": _threads(),
         "versions": versions(),
         "space": asdict(space) | {"fingerprint": space.fingerprint},
     }
 
 
-def hardware() -> dict[str, object]:
-    """Processor, usable cores, memory in GiB, and the GPUs if torch is loaded and sees any."""
-    import psutil
+def conditions() -> dict[str, object]:
+    """All that a search's duration depends on beside the search itself; equal values may share samples.
 
+    What varies from one start of the same machine to the next is left out (kernel release, memory to
+    the last page).
+    """
+    machine = hardware()
+    machine.pop("system", None)
+    if "memory_gib" in machine:
+        machine["memory_gib"] = round(machine["memory_gib"])
     return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": _gpus(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "hardware": machine,
+        "libraries": libraries(),
+        "threads": _threads(),
+        "versions": {"python": platform.python_version()} | _installed(_TIMED_PACKAGES),
     }
+
+
+def search_versions() -> dict[str, str]:
+    """Versions of what searches: those that neighbours may depend on."""
+    return _installed(_SEARCH_PACKAGES)
 
 
 def versions() -> dict[str, str]:
     """Python and the packages that can change a figure, as installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    return {"python": platform.python_version()} | _installed(_PACKAGES)
+
+
+def commit() -> str | None:
+    """Commit of the checkout this package runs from, with ``+`` if files differ from it.
+
+    None where the package is installed, also inside another project's repository: the commit must be
+    this package's own.
+    """
+    here = Path(__file__).resolve()
+    top = here.parents[2]
+    git = ["git", "-C", str(top)]
+    if not _is_own_checkout(top) or _git([*git, "ls-files", "--error-unmatch", str(here)]) is None:
+        return None
+    if Path(_git([*git, "rev-parse", "--show-toplevel"]) or "/").resolve() != top:
+        return None
+    head = _git([*git, "rev-parse", "HEAD"])
+    changed = _git([*git, "status", "--porcelain", "--untracked-files=no"])
+    return None if head is None else head + ("+" if changed else "")
+
+
+def command_line() -> str:
+    """The command as one types it again, without keys and passwords."""
+    program, *arguments = sys.orig_argv if not sys.argv[0] else sys.argv
+    name = Path(program).name
+    start = ["python", "-m", Path(program).parent.name] if name == "__main__.py" else [name]
+    return shlex.join([*start, *redacted(arguments)])
+
+
+def redacted(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with what looks like a key, a token or a password replaced by ``***``."""
+    shown = []
+    secret_follows = False
+    for argument in arguments:
+        text = "***" if secret_follows and not argument.startswith("-") else argument
+        for pattern, replacement in _SECRETS:
+            text = pattern.sub(replacement, text)
+        secret_follows = _SECRET_OPTION.fullmatch(argument) is not None
+        shown.append(text)
+    return shown
+
+
+def _threads() -> dict[str, str]:
+    return {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
+
+
+def _installed(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -71,42 +155,17 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _cpu_name() -> str:
+def _is_own_checkout(top: Path) -> bool:
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
+        project = tomllib.loads((top / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return project.get("project", {}).get("name") == DISTRIBUTION
 
 
-def _gpus() -> list[str]:
-    torch = sys.modules.get("torch")  # loading torch only to ask would cost seconds
-    if torch is None or not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-
-
-def _commit() -> str | None:
-    """Commit of the checkout this package runs from, with ``+`` if files differ; None outside one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def _git(command: list[str]) -> str | None:
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S603
-        status = subprocess.run(  # noqa: S603
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head.stdout.strip() + ("+" if status.stdout.strip() else "")
-
-
-def _command() -> str:
-    program, *arguments = sys.orig_argv if not sys.argv[0] else sys.argv
-    name = Path(program).name
-    if name == "__main__.py":  # as ``python -m toolkit`` sets it
-        return shlex.join(["python", "-m", Path(program).parent.name, *arguments])
-    return shlex.join([name, *arguments])
+    return done.stdout.strip()

@@ -56,7 +56,7 @@ def search_grid(
 ) -> None:
     """Bring the raw store up to date with `builds`: what it already holds is not done again."""
     todo = [build for build in builds if _unfinished(store, build, plan.timing)]
-    index_store = IndexStore(store.folder / "indexes")
+    index_store = IndexStore(store.index_folder)
     with progress_bar(total=len(todo), label="build and search", unit="index", show=progress) as bar:
         for dim, at_dim in groupby(todo, key=lambda build: build.dim):
             family = IndexFamily(vectors.corpus, dim, seed=plan.seed)
@@ -75,7 +75,7 @@ def time_smaller(
     stores = {}
     for fraction in plan.timing.fractions:
         documents = max(plan.k, round(len(vectors.corpus) * fraction))
-        part = store.part(f"{documents}-documents")
+        part = store.part(documents)
         drawn = np.random.default_rng(plan.seed).permutation(len(vectors.corpus))[:documents]
         smaller = Searchable(part.mapped(vectors.corpus.take(np.sort(drawn))), vectors.queries)
         search_grid(part, builds, smaller, plan=plan, progress=progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,18 +12,22 @@ from toolkit.data.sets import PairSet
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
-from toolkit.errors import PlanError
-from toolkit.experiment.derive import SETTING_COLUMNS, summarise
+from toolkit.errors import DataError, PlanError, ResultsError
+from toolkit.experiment.derive import SETTING_COLUMNS, Tables, summarise
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
+from toolkit.experiment.store import RawStore
 from toolkit.measure.correlation import spearman_intervals
+from toolkit.measure.metrics import choose_metrics
 from toolkit.measure.quality import bitext_hits
+from toolkit.progress import progress_bar
 from toolkit.search.exact.search import exact_search
-from toolkit.space import Instruction, Role
+from toolkit.search.neighbours import Neighbours
+from toolkit.space import EmbeddingSpace, Instruction, Role
 from toolkit.vectors import Vectors
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 SPEARMAN = "spearman"
 ACCURACY = "accuracy"
@@ -34,44 +40,125 @@ _PARTS = {
     "_delta_hi": "difference_high",
     "_p": "p",
 }
+# Both sides of the pairs, by instruction label.
+Sides = Mapping[str, tuple[Vectors, Vectors]]
+# A dimension, and what was found at it for every pair.
+Found = tuple[int, dict[str, np.ndarray]]
 
 
-def sweep_pairs(
-    plan: SweepPlan, embedder: Embedder, data: PairSet, *, cache: VectorCache, progress: bool
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(measurements, per-pair values) of a pair set at each dimension and instruction.
+@dataclass(frozen=True)
+class PairSweep:
+    """The sweep of a plan over a set of pairs that is already sampled.
 
     An STS set is measured by Spearman's correlation of cosine and score, a bitext by how often a text's
     nearest candidate on the other side is its translation (both directions).
-    Raises PlanError if the plan asks for an index.
+    """
+
+    plan: SweepPlan
+    data: PairSet
+
+    kind = "pairs"
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What every figure depends on, beside the embedding space."""
+        return {"pairs": len(self.data.left), "data": self.data.content_hash, "seed": self.plan.seed}
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know of how this is measured."""
+        return []
+
+    def check(self, full_dim: int | None) -> None:
+        """Raise PlanError if the plan asks for an index, DataError for scores that tell nothing apart."""
+        plan, data = self.plan, self.data
+        flat = all(index.factory == "Flat" for index in plan.indexes)
+        if not flat or plan.rescore or plan.precisions != ["float32"]:
+            raise PlanError(
+                f"{data.name} is a set of pairs and has no corpus to index; leave out --index, --precision "
+                "and rescore, or choose a retrieval set (builtin, beir:<folder>)"
+            )
+        if data.scores is not None and len(np.unique(data.scores)) == 1:
+            raise DataError(
+                f"{data.name}: all {len(data.scores):,} human scores are {data.scores[0]:g}, so there is no "
+                "order to agree with and nothing to measure; the scores must differ"
+            )
+        choose_metrics(plan.metrics, kind=data.kind, k=plan.k, documents=0)
+        if full_dim is not None:
+            plan.dims_within(full_dim)
+
+    def settings(self, space: EmbeddingSpace) -> list[Setting]:
+        """Every row to be measured."""
+        labels = dict.fromkeys(Instruction.of(text).label for text in self.plan.instructions)
+        dims = self.plan.dims_for(space)
+        return [Setting(dim, instruction=label) for label in labels for dim in dims]
+
+    def embed(
+        self,
+        embedder: Embedder,
+        store: RawStore,  # noqa: ARG002 - a retrieval sweep puts large corpora there
+        *,
+        cache: VectorCache,
+        progress: bool,
+    ) -> Sides:
+        """Both sides as queries: similarity is symmetric, so both carry the instruction, as in mteb."""
+        sides = {}
+        for label in dict.fromkeys(Instruction.of(text).label for text in self.plan.instructions):
+            left, right = (
+                embed_texts(
+                    embedder, side, role=Role.QUERY, instruction=label, cache=cache, progress=progress
+                )
+                for side in (self.data.left, self.data.right)
+            )
+            sides[label] = (left, right)
+        return sides
+
+    def measure(self, store: RawStore, vectors: Sides, space: EmbeddingSpace, *, progress: bool) -> Tables:
+        """Fill the store with what it lacks, and derive the tables from it."""
+        dims = self.plan.dims_within(space.full_dim)
+        settings = [Setting(dim, instruction=label) for label in vectors for dim in dims]
+        lacking = [setting for setting in settings if store.pairs(setting) is None]
+        bar = progress_bar(total=len(lacking), label="compare pairs", unit="setting", show=progress)
+        with bar:
+            for label, (left, right) in vectors.items():
+                dims = [setting.dim for setting in lacking if setting.instruction == label]
+                compare = _cosines if self.data.kind == "sts" else _nearest
+                for dim, found in compare(left, right, dims):
+                    store.save_pairs(Setting(dim, instruction=label), found)
+                    bar.update()
+        return derive_pairs(store, settings, self.data, full_dim=space.full_dim, seed=self.plan.seed)
+
+
+def sample_pairs(data: PairSet, most: int, *, seed: int) -> PairSet:
+    """The set with at most `most` pairs (0 for all), drawn with `seed`, in their order."""
+    if most == 0 or len(data.left) <= most:
+        return data
+    drawn = np.sort(np.random.default_rng(seed).choice(len(data.left), size=most, replace=False))
+    return PairSet(
+        data.name,
+        [data.left[i] for i in drawn],
+        [data.right[i] for i in drawn],
+        None if data.scores is None else np.asarray(data.scores)[drawn],
+    )
+
+
+def derive_pairs(
+    store: RawStore, settings: Sequence[Setting], data: PairSet, *, full_dim: int, seed: int
+) -> Tables:
+    """One row per setting, and the value of every pair at every setting, from what the raw store holds.
+
+    Raises ResultsError if the store lacks a setting.
     """
     import pandas as pd
 
-    _check(plan, data)
-    full_dim = embedder.space.full_dim
-    dims = plan.dims_for(embedder.space)
-    sides = {
-        label: _embed(embedder, data, label, cache=cache, progress=progress)
-        for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
-    }
-    settings = [Setting(dim, instruction=label) for label in sides for dim in dims]
+    values = {setting: _values(store, setting, data) for setting in settings}
     if data.kind == "sts":
         metric = "cosine"
-        values = {
-            Setting(dim, instruction=label): _cosines(left, right, dim)
-            for label, (left, right) in sides.items()
-            for dim in dims
-        }
-        summary = _correlations(values, settings, data, full_dim=full_dim, seed=plan.seed)
+        summary = _correlations(values, settings, data, full_dim=full_dim, seed=seed)
     else:
         metric = ACCURACY
-        values = {
-            Setting(dim, instruction=label): hits
-            for label, (left, right) in sides.items()
-            for dim, hits in _translations(left, right, dims).items()
-        }
         columns = {setting: {ACCURACY: hits} for setting, hits in values.items()}
-        summary = summarise(columns, full_dim=full_dim, seed=plan.seed)
+        summary = summarise(columns, full_dim=full_dim, seed=seed)
     facts = pd.DataFrame(
         {"setting": setting.key, **{name: getattr(setting, name) for name in SETTING_COLUMNS}}
         for setting in settings
@@ -84,35 +171,50 @@ def sweep_pairs(
         ],
         ignore_index=True,
     )
-    return pd.concat([facts, pd.DataFrame(summary)], axis="columns"), per_pair
+    return Tables(pd.concat([facts, pd.DataFrame(summary)], axis="columns"), per_pair)
 
 
-def _check(plan: SweepPlan, data: PairSet) -> None:
-    flat = all(index.factory == "Flat" for index in plan.indexes)
-    if not flat or plan.rescore or plan.precisions != ["float32"]:
-        raise PlanError(
-            f"{data.name} is a set of pairs and has no corpus to index; leave out --index, --precision and "
-            "rescore, or choose a retrieval set (builtin, beir:<folder>)"
+def _values(store: RawStore, setting: Setting, data: PairSet) -> np.ndarray:
+    """Cosine of each pair, or for a bitext the share of the two directions that find the translation."""
+    found = store.pairs(setting)
+    if found is None:
+        raise ResultsError(f"{store.folder} lacks the pairs of {setting.key}; run the sweep with --resume")
+    if data.kind == "sts":
+        return found["cosine"]
+    forth, back = (Neighbours(found[f"{way}_rows"], found[f"{way}_scores"]) for way in ("forth", "back"))
+    return (bitext_hits(forth) + bitext_hits(back)) / 2
+
+
+def _cosines(left: Vectors, right: Vectors, dims: Sequence[int]) -> Iterator[Found]:
+    for dim in dims:
+        yield dim, {"cosine": np.einsum("ij,ij->i", left.at(dim), right.at(dim), dtype=np.float64)}
+
+
+def _nearest(left: Vectors, right: Vectors, dims: Sequence[int]) -> Iterator[Found]:
+    """The nearest text of the other side, for every text of both."""
+    if not dims:
+        return
+    forth = exact_search(right.rows, left.rows, dims, k=1)
+    back = exact_search(left.rows, right.rows, dims, k=1)
+    for dim in dims:
+        yield (
+            dim,
+            {
+                "forth_rows": forth[dim].rows,
+                "forth_scores": forth[dim].scores,
+                "back_rows": back[dim].rows,
+                "back_scores": back[dim].scores,
+            },
         )
 
 
-def _embed(
-    embedder: Embedder, data: PairSet, instruction: str, *, cache: VectorCache, progress: bool
-) -> tuple[Vectors, Vectors]:
-    """Both sides as queries: similarity is symmetric, so both carry the instruction, as in mteb."""
-    left, right = (
-        embed_texts(embedder, side, role=Role.QUERY, instruction=instruction, cache=cache, progress=progress)
-        for side in (data.left, data.right)
-    )
-    return left, right
-
-
-def _cosines(left: Vectors, right: Vectors, dim: int) -> np.ndarray:
-    return np.einsum("ij,ij->i", left.at(dim), right.at(dim), dtype=np.float64)
-
-
 def _correlations(
-    values: dict[Setting, np.ndarray], settings: list[Setting], data: PairSet, *, full_dim: int, seed: int
+    values: Mapping[Setting, np.ndarray],
+    settings: Sequence[Setting],
+    data: PairSet,
+    *,
+    full_dim: int,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     columns = {f"{SPEARMAN}{part}": np.empty(len(settings)) for part in _PARTS}
     for label in {setting.instruction for setting in settings}:
@@ -127,10 +229,3 @@ def _correlations(
             for part, name in _PARTS.items():
                 columns[f"{SPEARMAN}{part}"][i] = getattr(one, name)
     return columns
-
-
-def _translations(left: Vectors, right: Vectors, dims: list[int]) -> dict[int, np.ndarray]:
-    """Per pair, the share of the two directions in which the translation is the nearest; {dim: (n,)}."""
-    forth = exact_search(right.rows, left.rows, dims, k=1)
-    back = exact_search(left.rows, right.rows, dims, k=1)
-    return {dim: (bitext_hits(forth[dim]) + bitext_hits(back[dim])) / 2 for dim in dims}

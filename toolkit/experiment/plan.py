@@ -93,7 +93,7 @@ class SweepPlan(_Plan):
     metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``, ``overlap@10`` ..; the
         first is what settings are judged by. ``"auto"`` is nDCG@10, recall@1, @10 and @100, MRR@10, MAP@k and
         overlap@10, as far as k goes; on a set of pairs, its one measure.
-    max_queries : larger sets are sampled to this many queries, with `seed`.
+    max_queries : larger sets are sampled to this many queries or pairs, with `seed`; 0 measures all.
     """
 
     embedder: str | EmbedderConfig = "static"
@@ -105,7 +105,7 @@ class SweepPlan(_Plan):
     rescore: list[Annotated[list[StagePlan], Field(min_length=1)]] = Field(default_factory=list)
     k: Annotated[int, Field(ge=10)] = 100
     metrics: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = "auto"
-    max_queries: Annotated[int, Field(ge=2)] = 2_000
+    max_queries: Annotated[int, Field(ge=0)] = 2_000
     timing: TimingPlan = Field(default_factory=TimingPlan)
     seed: int = 0
 
@@ -130,6 +130,13 @@ class SweepPlan(_Plan):
     def _known_spec(cls, value: Any) -> Any:  # noqa: ANN401
         if isinstance(value, str) and not value.startswith(OBJECT_SPEC):
             parse_spec(value)
+        return value
+
+    @field_validator("max_queries")
+    @classmethod
+    def _enough_queries(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one query has no spread; choose at least 2, or 0 for all")
         return value
 
     @field_validator("metrics")

@@ -3,78 +3,158 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tomllib
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.errors import ResultsError
-from toolkit.experiment.plan import SweepPlan, read_plan
+from pydantic import ValidationError
+
+from toolkit.errors import ResultsError, ToolkitWarning
+from toolkit.experiment.folder import (
+    ENVIRONMENT,
+    MEASUREMENTS,
+    PER_QUERY,
+    PLAN,
+    SCALING,
+    finish_command,
+    read_manifest,
+)
+from toolkit.experiment.plan import SweepPlan
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MEASUREMENTS = "measurements.parquet"
-PER_QUERY = "per_query.parquet"
-SCALING = "scaling.parquet"
-ENVIRONMENT = "environment.json"
-PLAN = "plan.toml"
-
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """A results folder.
+    """A results folder; docs/results-format.md describes its files.
 
-    measurements : one row a setting; columns as docs/architecture.md lists them.
-    environment : hardware, versions, command, data hash and embedding space of the run.
+    measurements : one row per setting.
+    environment : machine, versions, command, data hash and embedding space of the run.
+    notes : what a reader should know about how this was measured, one sentence each.
     """
 
     folder: Path
     plan: SweepPlan
     environment: Mapping[str, object]
     measurements: pd.DataFrame
+    notes: Sequence[str] = ()
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
-        """Read a results folder; raises ResultsError if it holds no finished sweep."""
-        import pandas as pd
+        """Read a results folder, of this version or an earlier one.
 
+        Raises ResultsError if it holds no finished sweep, is damaged, or was written by a later version.
+        """
         folder = Path(folder)
+        manifest = read_manifest(folder)
         missing = [name for name in (PLAN, ENVIRONMENT, MEASUREMENTS) if not (folder / name).is_file()]
+        if manifest is not None and (missing or not manifest.finished):
+            raise ResultsError(
+                f"{folder} holds a sweep that is not finished; finish it with: {finish_command(folder)}"
+            )
         if missing:
             raise ResultsError(
-                f"{folder} holds no finished sweep ({missing[0]} is missing); "
-                "give a folder that toolkit sweep wrote, or finish it with: toolkit sweep --resume --out "
-                f"{folder}"
+                f"{folder} holds no finished sweep ({missing[0]} is missing); give a folder that toolkit "
+                "sweep wrote"
             )
         try:
             environment = json.loads((folder / ENVIRONMENT).read_bytes())
-            measurements = pd.read_parquet(folder / MEASUREMENTS)
         except (ValueError, OSError) as error:
-            raise ResultsError(f"{folder} is damaged: {error}; run its sweep again with --resume") from error
-        return cls(folder, read_plan(folder / PLAN), environment, measurements)
+            raise _damaged(folder / ENVIRONMENT, error) from error
+        return cls(
+            folder,
+            _recorded_plan(folder / PLAN),
+            environment,
+            _table(folder / MEASUREMENTS),
+            notes=tuple(environment.get("notes", ())),
+        )
 
     @property
     def name(self) -> str:
         """The folder's name."""
         return self.folder.resolve().name
 
+    @property
+    def plan_text(self) -> str:
+        """The plan as it was written down, with keys of later versions too."""
+        path = self.folder / PLAN
+        return path.read_text(encoding="utf-8") if path.is_file() else self.plan.to_toml()
+
     @cached_property
     def per_query(self) -> pd.DataFrame:
-        """Quality of every query at every setting: columns setting, query_id and a column a measure."""
-        import pandas as pd
+        """Quality of every query at every setting: columns setting, query_id and one column per metric.
 
-        return pd.read_parquet(self.folder / PER_QUERY)
+        Raises ResultsError if the file is missing or damaged.
+        """
+        return _table(self.folder / PER_QUERY)
 
     @cached_property
     def scaling(self) -> pd.DataFrame | None:
         """Latency of every setting at every corpus size it was timed at; None for the whole one only."""
-        import pandas as pd
-
         path = self.folder / SCALING
-        return pd.read_parquet(path) if path.is_file() else None
+        return _table(path) if path.is_file() else None
 
     def frame(self) -> pd.DataFrame:
         """The measurements, as a copy of one's own."""
         return self.measurements.copy()
+
+
+def _table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ResultsError:
+    if isinstance(error, FileNotFoundError):
+        reason = "is missing"
+    else:
+        reason = f"is damaged ({str(error).splitlines()[0]})"
+    return ResultsError(f"{path} {reason}; make it again with: {finish_command(path.parent)}")
+
+
+def _recorded_plan(path: Path) -> SweepPlan:
+    """The plan of a finished sweep, as far as this version understands it.
+
+    What a later version added is left out with a warning: the tables can be read all the same.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    unknown: list[str] = []
+    while True:
+        try:
+            plan = SweepPlan(**fields)
+        except ValidationError as error:
+            found = error.errors()[0]
+            where = found["loc"] if found["type"] == "extra_forbidden" else found["loc"][:1]
+            if not where:
+                raise _damaged(path, error) from error
+            unknown.append(".".join(map(str, where)))
+            _leave_out(fields, where)
+            continue
+        if unknown:
+            warnings.warn(
+                f"{path} has keys or values this version does not know and leaves out: {', '.join(unknown)}",
+                ToolkitWarning,
+                stacklevel=3,
+            )
+        return plan
+
+
+def _leave_out(fields: dict, where: Sequence[int | str]) -> None:
+    """Remove the value at a path of keys and positions; what pydantic adds to a path is passed over."""
+    inside = fields
+    for step in where[:-1]:
+        if isinstance(inside, list) or step in inside:
+            inside = inside[step]
+    del inside[where[-1]]

@@ -1,94 +1,119 @@
-"""The raw part of a results folder: neighbours, timings and builds, saved before anything is derived.
+"""The raw part of a results folder: what was found and timed, saved before anything is derived.
 
-    raw/<setting>.neighbours.npz   rows (queries, k) int32 or int64, scores (queries, k) float32
-    raw/<search>.timing.npz        every latency sample in ms, every batch in s, a row a round
-    raw/<index>.build.json         build seconds, index bytes, factory string, peak memory
-    raw/identity.json              what must be equal for a sweep to go on in this folder
+    raw/<setting>.<identity>.neighbours.npz   rows (queries, k) int32 or int64, scores (queries, k) float32
+    raw/<setting>.<identity>.pairs.npz        per pair: cosine float64, or the nearest rows of both directions
+    raw/<search>.<identity>.timing.npz        every latency sample in ms, every batch in s, one row per round
+    raw/<index>.<identity>.build.json         build seconds, index bytes, factory string, peak memory
 
-Every file is written whole or not at all, so an interrupted sweep goes on where it was. Knows nothing
-of what the numbers mean.
+The identity says all that a file's content depends on; it names the file and stands inside it. What has
+another identity (another machine, other threads or versions) stays where it is and is not used.
+
+Every file is written whole or not at all, so an interrupted sweep goes on where it was. A damaged one
+is measured again. Knows nothing of what the numbers mean.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
-import shutil
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import TypeVar
 
 import numpy as np
 
-from toolkit.errors import ResultsError
+from toolkit.errors import ResultsError, ToolkitWarning
+from toolkit.experiment.identity import Identity, Stamp
 from toolkit.experiment.setting import Setting
 from toolkit.files import write_atomically
 from toolkit.search.neighbours import Neighbours
 from toolkit.vectors import Vectors
 
+T = TypeVar("T")
+KINDS = ("*.neighbours.npz", "*.pairs.npz", "*.timing.npz", "*.build.json")
+_CORPUS = "corpus.npy"
+_STAMP = "identity"
+# What reading a file that is cut short or has flipped bits can raise.
+_DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, TypeError)
+
 
 @dataclass(frozen=True)
 class RawStore:
-    """Raw results of one sweep, by setting."""
+    """Raw results of one sweep, by setting, as far as they have its identity."""
 
     folder: Path
+    identity: Identity
 
-    @classmethod
-    def create(
-        cls, folder: Path, identity: Mapping[str, object], *, resume: bool, overwrite: bool = False
-    ) -> RawStore:
-        """Open the raw folder for writing.
+    def part(self, documents: int) -> RawStore:
+        """A store of its own inside this one, for a drawn part of the corpus."""
+        folder = self.folder / f"{documents}-documents"
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        return RawStore(folder, self.identity.part(documents))
 
-        identity : embedding space, data hash, k and whatever else every raw file depends on.
-        Raises ResultsError if the folder cannot be written, holds a sweep and `resume` is not set,
-        or holds a sweep of another identity.
-        """
-        raw = folder / "raw"
-        path = raw / "identity.json"
-        try:
-            raw.mkdir(parents=True, exist_ok=True)
-            if path.exists() and overwrite:
-                shutil.rmtree(raw)
-                raw.mkdir()
-            elif path.exists():
-                _check_same(folder, json.loads(path.read_bytes()), identity, resume=resume)
-            write_atomically(path, json.dumps(identity, indent=2, ensure_ascii=False).encode())
-        except OSError as error:
-            raise ResultsError(
-                f"results folder {folder} cannot be written ({error.strerror}); choose another with --out"
-            ) from error
-        return cls(raw)
+    @property
+    def index_folder(self) -> Path:
+        """Where built indexes wait to be timed; those of other conditions wait elsewhere."""
+        return self.folder / f"indexes-{self.identity.build('').name}"
 
-    def part(self, name: str) -> RawStore:
-        """A store of its own inside this one, under the same identity."""
-        (self.folder / name).mkdir(exist_ok=True)
-        return RawStore(self.folder / name)
+    def corpus_file(self, size_bytes: int) -> Path:
+        """Where vectors that are read from disk go; raises ResultsError if the disk has no room for them."""
+        import psutil
+
+        # Writing to a mapped file on a full disk would kill the process.
+        with writing(self.folder):
+            there = self.folder / _CORPUS
+            free_bytes = psutil.disk_usage(str(self.folder)).free
+            there_bytes = there.stat().st_size if there.exists() else 0
+            if free_bytes + there_bytes < size_bytes:
+                raise OSError(errno.ENOSPC, f"{size_bytes:,} bytes needed, {free_bytes:,} free")
+        return there
 
     def mapped(self, vectors: Vectors) -> Vectors:
         """The same vectors, memory-mapped from a file of this store."""
-        path = self.folder / "corpus.npy"
-        np.save(path, vectors.rows)
+        path = self.corpus_file(vectors.rows.nbytes)
+        with writing(path):
+            np.save(path, vectors.rows)
         return Vectors.open(path)
+
+    def drop_corpus(self) -> None:
+        """Remove the file of vectors: the cache has them."""
+        (self.folder / _CORPUS).unlink(missing_ok=True)
 
     def neighbours(self, setting: Setting) -> Neighbours | None:
         """The neighbours found at a setting, if they were saved."""
-        found = self._load(setting, "neighbours")
+        found = self._arrays(setting, "neighbours", self.identity.neighbours(setting.key), {"rows", "scores"})
         return None if found is None else Neighbours(found["rows"].astype(np.int64), found["scores"])
 
     def save_neighbours(self, setting: Setting, neighbours: Neighbours) -> None:
         """Save what a search found; int32 row numbers where they fit."""
-        rows = neighbours.rows
-        small = rows.size == 0 or rows.max() < np.iinfo(np.int32).max
-        self._save(
-            setting,
-            "neighbours",
-            {"rows": rows.astype(np.int32 if small else np.int64), "scores": neighbours.scores},
+        arrays = {"rows": _small(neighbours.rows), "scores": neighbours.scores}
+        self._save(setting, "neighbours", self.identity.neighbours(setting.key), arrays)
+
+    def holds(self, setting: Setting) -> bool:
+        """Whether what a setting finds was saved, neighbours or pairs."""
+        stamp = self.identity.neighbours(setting.key)
+        return any(
+            self._path(setting.slug, f"{kind}.npz", stamp).exists() for kind in ("neighbours", "pairs")
         )
 
+    def pairs(self, setting: Setting) -> dict[str, np.ndarray] | None:
+        """What was found for every pair of texts at a setting, if it was saved."""
+        return self._arrays(setting, "pairs", self.identity.neighbours(setting.key), set())
+
+    def save_pairs(self, setting: Setting, arrays: Mapping[str, np.ndarray]) -> None:
+        """Save arrays with one entry per pair."""
+        self._save(setting, "pairs", self.identity.neighbours(setting.key), arrays)
+
     def timing(self, search: Setting) -> dict[str, np.ndarray] | None:
-        """All timing samples of a search, one row a round, if there are any."""
-        return self._load(search, "timing")
+        """All timing samples of a search, one row per round, if there are any."""
+        stamp = self.identity.durations(search.key)
+        return self._arrays(search, "timing", stamp, {"single_ms_0", "batch_s_0"})
 
     def rounds_timed(self, search: Setting) -> int:
         """How many rounds of timing a search has."""
@@ -102,43 +127,99 @@ class RawStore:
             name: np.concatenate([before[name], rows]) if name in before else rows
             for name, rows in samples.items()
         }
-        self._save(search, "timing", joined)
+        self._save(search, "timing", self.identity.durations(search.key), joined)
+
+    def timed_otherwise(self, search: Setting) -> int:
+        """How many files of timing samples a search has that belong to another identity."""
+        own = self._path(search.slug, "timing.npz", self.identity.durations(search.key))
+        return sum(path != own for path in self.folder.glob(f"{search.slug}.*.timing.npz"))
 
     def build(self, name: str) -> dict[str, object] | None:
         """Build facts of an index, if they were saved."""
-        path = self.folder / f"{name}.build.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+        stamp = self.identity.build(name)
+        path = self._path(name, "build.json", stamp)
+
+        def read() -> dict[str, object]:
+            facts = json.loads(path.read_bytes())
+            if facts.pop(_STAMP) != json.loads(stamp.text):
+                raise ValueError("another identity")
+            if not {"factory", "build_s", "index_bytes"} <= facts.keys():
+                raise ValueError("facts are missing")
+            return facts
+
+        return _read_or_drop(path, read)
 
     def save_build(self, name: str, facts: Mapping[str, object]) -> None:
         """Save build facts as JSON."""
-        write_atomically(self.folder / f"{name}.build.json", json.dumps(facts).encode())
+        stamp = self.identity.build(name)
+        payload = json.dumps(dict(facts) | {_STAMP: json.loads(stamp.text)}, ensure_ascii=False).encode()
+        path = self._path(name, "build.json", stamp)
+        with writing(path):
+            write_atomically(path, payload)
 
-    def _save(self, setting: Setting, kind: str, arrays: Mapping[str, np.ndarray]) -> None:
+    def _save(self, setting: Setting, kind: str, stamp: Stamp, arrays: Mapping[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
-        np.savez(buffer, setting=np.array(setting.key), **arrays)
-        write_atomically(self.folder / f"{setting.slug}.{kind}.npz", buffer.getvalue())
+        np.savez(buffer, **{_STAMP: np.array(stamp.text)}, **arrays)
+        path = self._path(setting.slug, f"{kind}.npz", stamp)
+        with writing(path):
+            write_atomically(path, buffer.getvalue())
 
-    def _load(self, setting: Setting, kind: str) -> dict[str, np.ndarray] | None:
-        path = self.folder / f"{setting.slug}.{kind}.npz"
-        try:
+    def _arrays(
+        self, setting: Setting, kind: str, stamp: Stamp, needed: set[str]
+    ) -> dict[str, np.ndarray] | None:
+        path = self._path(setting.slug, f"{kind}.npz", stamp)
+
+        def read() -> dict[str, np.ndarray]:
             with np.load(path) as stored:
-                return {name: stored[name] for name in stored.files if name != "setting"}
-        except FileNotFoundError:
-            return None
-        except (BadZipFile, ValueError, OSError):
-            return None  # damaged: the sweep measures this setting again
+                arrays = {name: stored[name] for name in stored.files}
+            if str(arrays.pop(_STAMP)) != stamp.text:
+                raise ValueError("another identity")
+            if not arrays or not needed <= arrays.keys():
+                raise ValueError("arrays are missing")
+            return arrays
+
+        return _read_or_drop(path, read)
+
+    def _path(self, name: str, kind: str, stamp: Stamp) -> Path:
+        return self.folder / f"{name}.{stamp.name}.{kind}"
 
 
-def _check_same(
-    folder: Path, there: Mapping[str, object], wanted: Mapping[str, object], *, resume: bool
-) -> None:
-    if not resume:
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a refused write below into one ResultsError that says what is kept and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "free some room there"
+        else:
+            advice = "check its permissions, or choose another folder (--out)"
         raise ResultsError(
-            f"{folder} already holds a sweep; add --resume to go on with it, or choose another --out"
+            f"{path} cannot be written ({reason}); {advice}; what was measured before is kept, and "
+            "resume=True (--resume) goes on from it"
+        ) from error
+
+
+def _read_or_drop(path: Path, read: Callable[[], T]) -> T | None:
+    """What `read` gets from a file; None where there is none, or one that is damaged and is removed."""
+    try:
+        return read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read ({error.strerror or error}); check its disk") from error
+    except _DAMAGED as error:
+        warnings.warn(
+            f"{path} is damaged ({error or type(error).__name__}) and is measured again",
+            ToolkitWarning,
+            stacklevel=4,
         )
-    for name, value in wanted.items():
-        if there.get(name) != value:
-            raise ResultsError(
-                f"{folder} holds a sweep with another {name} ({there.get(name)!r}, now {value!r}); "
-                "choose another --out"
-            )
+        with writing(path):
+            path.unlink(missing_ok=True)
+        return None
+
+
+def _small(rows: np.ndarray) -> np.ndarray:
+    fits = rows.size == 0 or rows.max() < np.iinfo(np.int32).max
+    return rows.astype(np.int32 if fits else np.int64)

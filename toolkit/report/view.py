@@ -212,7 +212,7 @@ def write_report(results: Results) -> Path:
             pictures=pictures,
             frame=frame,
             environment=results.environment,
-            plan_toml=results.plan.to_toml(),
+            plan_toml=results.plan_text,
             recommendation_html="" if recommendation is None else recommendation._repr_html_(),
         )
         write_atomically(path, render(page).encode())

@@ -1,0 +1,165 @@
+"""A retrieval set at every setting: exact search at all dimensions, then each index of the grid.
+
+Everything measured is in the raw store before the next step needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from toolkit.data.sets import RetrievalSet
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.pipeline import embed_texts
+from toolkit.embedding.protocol import Embedder
+from toolkit.errors import DataError
+from toolkit.experiment.derive import Tables, derive, derive_scaling
+from toolkit.experiment.grid import Build, check_grid, lay_out
+from toolkit.experiment.grid_search import Searchable, search_grid, time_smaller
+from toolkit.experiment.plan import SweepPlan
+from toolkit.experiment.setting import Setting
+from toolkit.experiment.store import RawStore, writing
+from toolkit.measure.metrics import ChosenMetrics, choose_metrics
+from toolkit.progress import progress_bar
+from toolkit.search.exact.search import exact_search
+from toolkit.space import EmbeddingSpace, Instruction, Role
+from toolkit.vectors import Vectors
+
+# A corpus larger than this share of free memory is written to a file and mapped.
+_MEMORY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class RetrievalSweep:
+    """The sweep of a plan over a retrieval set whose queries are already sampled."""
+
+    plan: SweepPlan
+    data: RetrievalSet
+
+    kind = "retrieval"
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What every figure depends on, beside the embedding space."""
+        return {
+            "queries": len(self.data.queries),
+            "data": self.data.content_hash,
+            "k": self.plan.k,
+            "seed": self.plan.seed,
+        }
+
+    @cached_property
+    def metrics(self) -> ChosenMetrics:
+        """What is derived; raises PlanError for what k cannot give."""
+        return choose_metrics(
+            self.plan.metrics, kind="retrieval", k=self.plan.k, documents=len(self.data.docs)
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know of how this is measured."""
+        return list(self.metrics.notes)
+
+    def check(self, full_dim: int | None) -> None:
+        """Raise PlanError or DataError for what cannot work; the grid only if the dimension is known."""
+        if not any(gain > 0 for gains in self.data.qrels.values() for gain in gains.values()):
+            raise DataError(
+                f"{self.data.name}: every judgement is 0 or negative, so no document is relevant to any "
+                "query and there is nothing to measure; relevant documents need a judgement of 1 or more"
+            )
+        _ = self.metrics
+        if full_dim is not None:
+            self._check_grid(lay_out(self.plan, self.plan.dims_within(full_dim), full_dim))
+
+    def settings(self, space: EmbeddingSpace) -> list[Setting]:
+        """Every row to be measured."""
+        builds = lay_out(self.plan, self.plan.dims_for(space), space.full_dim)
+        self._check_grid(builds)
+        return [setting for build in builds for setting in build.settings]
+
+    def embed(self, embedder: Embedder, store: RawStore, *, cache: VectorCache, progress: bool) -> Searchable:
+        """The corpus, in memory or mapped where it is large or later stages read it there; the queries."""
+        import psutil
+
+        plan, data = self.plan, self.data
+        size_bytes = len(data.docs) * embedder.space.full_dim * 4
+        mapped = bool(plan.rescore) or size_bytes > _MEMORY_SHARE * psutil.virtual_memory().available
+        with writing(store.folder):
+            corpus = embed_texts(
+                embedder,
+                data.docs,
+                role=Role.DOCUMENT,
+                cache=cache,
+                out=store.corpus_file(size_bytes) if mapped else None,
+                progress=progress,
+            )
+        queries = {
+            label: embed_texts(
+                embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress
+            )
+            for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
+        }
+        return Searchable(corpus, queries)
+
+    def measure(
+        self, store: RawStore, vectors: Searchable, space: EmbeddingSpace, *, progress: bool
+    ) -> Tables:
+        """Fill the store with what it lacks, and derive the tables from it."""
+        plan = self.plan
+        dims = plan.dims_within(space.full_dim)
+        builds = lay_out(plan, dims, space.full_dim)
+        _search_exactly(store, vectors, dims, k=plan.k, progress=progress)
+        search_grid(store, builds, vectors, plan=plan, progress=progress)
+        smaller = time_smaller(store, builds, vectors, plan=plan, progress=progress)
+        settings = [setting for build in builds for setting in build.settings]
+        tables = derive(
+            store,
+            settings,
+            self.data,
+            metrics=self.metrics.names,
+            full_dim=space.full_dim,
+            seed=plan.seed,
+        )
+        scaling = derive_scaling(smaller | {len(vectors.corpus): store}, settings) if smaller else None
+        for one in (store, *smaller.values()):
+            one.drop_corpus()
+        return replace(tables, scaling=scaling)
+
+    def _check_grid(self, builds: Sequence[Build]) -> None:
+        check_grid(builds, documents=len(self.data.docs), k=self.plan.k)
+
+
+def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
+    """The set with at most `most` queries (0 for all), drawn with `seed`, in their order; all documents."""
+    if most == 0 or len(data.queries) <= most:
+        return data
+    drawn = np.sort(np.random.default_rng(seed).choice(len(data.queries), size=most, replace=False))
+    ids = [data.query_ids[i] for i in drawn]
+    return RetrievalSet(
+        data.name,
+        data.doc_ids,
+        data.docs,
+        ids,
+        [data.queries[i] for i in drawn],
+        {query_id: data.qrels[query_id] for query_id in ids},
+    )
+
+
+def _search_exactly(
+    store: RawStore, vectors: Searchable, dims: Sequence[int], *, k: int, progress: bool
+) -> None:
+    corpus: Vectors = vectors.corpus
+    for label, queries in vectors.queries.items():
+        missing = [dim for dim in dims if store.neighbours(Setting(dim, instruction=label)) is None]
+        if not missing:
+            continue
+        bar = progress_bar(
+            total=len(corpus), label=f"exact search, {len(missing)} dims", unit="doc", show=progress
+        )
+        with bar:
+            found = exact_search(corpus.rows, queries.rows, missing, k=k, progress=bar.update)
+        for dim, neighbours in found.items():
+            store.save_neighbours(Setting(dim, instruction=label), neighbours)
