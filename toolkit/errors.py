@@ -20,6 +20,8 @@ A message is one line that gives the value, what is allowed and the fix.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class ToolkitError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -61,6 +63,12 @@ class MissingPackageError(ToolkitError, ImportError):
             f"{needed_for} needs the package {package!r}, which is not installed; "
             f"install it with: pip install 'embedding-toolkit[{extra}]'"
         )
+
+
+def require_package(package: str, *, needed_for: str, extra: str) -> None:
+    """Raise MissingPackageError, naming the extra that has it, unless `package` can be imported."""
+    if find_spec(package) is None:
+        raise MissingPackageError(package, needed_for=needed_for, extra=extra)
 
 
 class ToolkitWarning(UserWarning):

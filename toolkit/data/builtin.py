@@ -19,16 +19,8 @@ from toolkit.data.sets import RetrievalSet
 from toolkit.errors import DataError
 from toolkit.files import cache_folder, write_atomically
 
-# Import name and distribution; all are dependencies of this package.
-PACKAGES = {
-    "matplotlib": "matplotlib",
-    "networkx": "networkx",
-    "numpy": "numpy",
-    "pandas": "pandas",
-    "scipy": "scipy",
-    "sklearn": "scikit-learn",
-    "torch": "torch",
-}
+# All are in the core, so that the set is the same whichever extras are installed.
+PACKAGES = ("matplotlib", "numpy", "pandas", "scipy")
 _QUERY_WORDS = range(5, 41)
 _MIN_BODY_CHARACTERS = 200
 # Tests and vendored copies document other people's code, or nothing.
@@ -37,7 +29,7 @@ _SKIPPED_FOLDERS = frozenset({"_vendor", "externals", "test", "testing", "tests"
 
 def load_builtin() -> RetrievalSet:
     """Read, or build and keep, the set for the installed package versions."""
-    versions = {name: version(distribution).partition("+")[0] for name, distribution in PACKAGES.items()}
+    versions = {name: version(name) for name in PACKAGES}
     recipe = json.dumps([versions, _QUERY_WORDS.start, _QUERY_WORDS.stop, _MIN_BODY_CHARACTERS, 1])
     kept = cache_folder() / f"builtin-{hashlib.blake2b(recipe.encode(), digest_size=8).hexdigest()}.json"
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig, parse_spec, with_settings
 from toolkit.embedding.protocol import Embedder
-from toolkit.errors import PlanError
+from toolkit.errors import PlanError, require_package
 
 
 def open_embedder(
@@ -37,9 +37,12 @@ def open_embedder(
 
         return StaticEmbedder()
     if isinstance(config, LocalConfig):
+        require_package("torch", needed_for="a model on this machine", extra="local")
+        require_package("sentence_transformers", needed_for="a model on this machine", extra="local")
         from toolkit.embedding.local import open_local
 
         return open_local(config)
+    require_package("openai", needed_for="an embedding server", extra="remote")
     from toolkit.embedding.remote import RemoteEmbedder
 
     return RemoteEmbedder(config)

@@ -4,12 +4,9 @@ The only place that imports mteb; its private names are all in `compat`. Raises 
 mteb is not installed.
 """
 
-from importlib.util import find_spec
+from toolkit.errors import require_package
 
-from toolkit.errors import MissingPackageError
-
-if find_spec("mteb") is None:
-    raise MissingPackageError("mteb", needed_for="running mteb tasks", extra="mteb")
+require_package("mteb", needed_for="running mteb tasks", extra="mteb")
 
 from toolkit.mteb_adapter.encoder import MtebEncoder
 from toolkit.mteb_adapter.frame import benchmark_means, language_matrix, main_scores, read_frame, score_kept

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +156,7 @@ def _resolve(corpus: np.ndarray | torch.Tensor, compute: Compute) -> tuple[str, 
 
 def _default_device() -> str:
     # Looked up before torch is imported, which takes seconds that a CPU search need not spend.
-    if os.name == "posix" and not Path("/dev/nvidiactl").exists():
+    if find_spec("torch") is None or (os.name == "posix" and not Path("/dev/nvidiactl").exists()):
         return "cpu"
     import torch
 
