@@ -18,14 +18,16 @@ from toolkit.vectors import Vectors
 
 K = 100
 SETTINGS = (
-    ("Flat", "float32", ""),
-    ("Flat", "float16", ""),
-    ("IVF1024", "float32", "nprobe=32"),
-    ("IVF1024", "int8", "nprobe=32"),
+    ("Flat", "float32", {}),
+    ("Flat", "float16", {}),
+    ("IVF1024", "float32", {"nprobe": 32}),
+    ("IVF1024", "int8", {"nprobe": 32}),
 )
 
 
-def queries_a_second(built: BuiltIndex, queries: np.ndarray, search_args: str, repeats: int) -> float:
+def queries_a_second(
+    built: BuiltIndex, queries: np.ndarray, search_args: dict[str, int], repeats: int
+) -> float:
     """All queries in one call, after one that warms up; the median of `repeats`."""
     search = built.bare_search(K, search_args)
     seconds = []
@@ -62,7 +64,9 @@ def main() -> None:
             gpu_qps = queries_a_second(moved, queries, search_args, options.repeats)
             expected = built.search(queries, K, search_args).rows
             found = moved.search(queries, K, search_args).rows
-            name = " ".join(part for part in (index, precision, search_args) if part)
+            name = " ".join(
+                [index, precision, *(f"{argument}={value}" for argument, value in search_args.items())]
+            )
             figures[name] = {
                 "cpu_qps": round(cpu_qps),
                 "gpu_qps": round(gpu_qps),

@@ -32,8 +32,8 @@ from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 
-K, CANDIDATES = 10, 10
-SEARCHES = {"HNSW": ("efSearch=32", "efSearch=128"), "IVF": ("nprobe=4", "nprobe=16")}
+K, CANDIDATES = 10, 100
+SEARCHES = {"HNSW": ({"efSearch": 32}, {"efSearch": 128}), "IVF": ({"nprobe": 4}, {"nprobe": 16})}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Cell:
     dim: int
     precision: str
     index: str
-    search_args: str
+    search_args: tuple[tuple[str, int], ...]
     rescored: bool
 
 
@@ -53,9 +53,9 @@ def cells(dims: list[int], precisions: list[str], indexes: list[str]) -> Iterato
         for precision in precisions:
             for index in indexes:
                 family = index.rstrip("0123456789")
-                for search_args in SEARCHES.get(family, ("",)):
+                for search_args in SEARCHES.get(family, ({},)):
                     for rescored in (False, True):
-                        yield Cell(dim, precision, index, search_args, rescored)
+                        yield Cell(dim, precision, index, tuple(search_args.items()), rescored)
 
 
 def plain_loop(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> dict[Cell, np.ndarray]:
@@ -75,13 +75,13 @@ def plain_loop(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> dic
         _seed(index)
         index.train(rows)
         index.add(rows)
-        name, _, value = cell.search_args.partition("=")
+        name, value = cell.search_args[0] if cell.search_args else ("", 0)
         parameters = None
         if name == "efSearch":
-            parameters = faiss.SearchParametersHNSW(efSearch=int(value))
+            parameters = faiss.SearchParametersHNSW(efSearch=value)
         elif name == "nprobe":
-            parameters = faiss.SearchParametersIVF(nprobe=int(value))
-        best = index.search(asked, K * CANDIDATES if cell.rescored else K, params=parameters)[1]
+            parameters = faiss.SearchParametersIVF(nprobe=value)
+        best = index.search(asked, CANDIDATES if cell.rescored else K, params=parameters)[1]
         if cell.rescored:
             scores = np.einsum("qd,qcd->qc", queries, corpus[best])
             scores[best < 0] = -np.inf
@@ -111,17 +111,17 @@ def family_grid(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> di
         if key != made_for:
             built, made_for = family.build(cell.index, cell.precision), key
         if cell.rescored:
-            funnel = Funnel(built, [Stage(rescorer, CANDIDATES)], search_args=cell.search_args)
+            funnel = Funnel(built, [Stage(rescorer, CANDIDATES)], search_args=dict(cell.search_args))
             found[cell] = funnel.search(funnel.prepare(queries), K)[0].rows
         else:
-            found[cell] = built.search(truncate(queries, cell.dim), K, cell.search_args).rows
+            found[cell] = built.search(truncate(queries, cell.dim), K, dict(cell.search_args)).rows
     return found
 
 
-def overhead(built: BuiltIndex, queries: np.ndarray, search_args: str) -> float:
+def overhead(built: BuiltIndex, queries: np.ndarray, width: int) -> float:
     """p50 of a single query through this package over that of the FAISS call, minus 1."""
-    parameters = faiss.SearchParametersHNSW(efSearch=int(search_args.partition("=")[2]))
-    ours = built.bare_search(K, search_args)
+    parameters = faiss.SearchParametersHNSW(efSearch=width)
+    ours = built.bare_search(K, {"efSearch": width})
     with threads(1):
         samples = interleaved(
             {
@@ -175,7 +175,7 @@ def main() -> None:
     built = build_index(Vectors(corpus[:10_000]), dims[0], index="HNSW32")
     figures = {
         "speedup_vs_loop": round(seconds["loop"] / seconds["family"], 2),
-        "harness_overhead_p50": round(overhead(built, truncate(queries, dims[0]), "efSearch=32"), 4),
+        "harness_overhead_p50": round(overhead(built, truncate(queries, dims[0]), 32), 4),
         "family_s": round(seconds["family"], 1),
         "loop_s": round(seconds["loop"], 1),
         "settings": len(grid),

@@ -24,7 +24,7 @@ from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 
 K = 10
-SETTINGS = (("Flat", "int8", ""), ("Flat", "binary", ""), ("IVF1024", "int8", "nprobe=32"))
+SETTINGS = (("Flat", "int8", {}), ("Flat", "binary", {}), ("IVF1024", "int8", {"nprobe": 32}))
 GIB = 2**30
 
 
@@ -72,7 +72,7 @@ def main() -> None:
                 built = build_index(vectors, options.dim, index=index, precision=precision)
                 wall_s = time.perf_counter() - began
                 found = built.search(truncate(queries, options.dim), K, arguments)
-                funnel = Funnel(built, [Stage(rescorer, 10)], search_args=arguments)
+                funnel = Funnel(built, [Stage(rescorer, 10 * K)], search_args=arguments)
                 rescored, _ = funnel.search(funnel.prepare(queries), K)
             builds.append(
                 {

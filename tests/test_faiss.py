@@ -7,7 +7,7 @@ import pytest
 
 from toolkit.errors import PlanError, ResultsError, VectorError
 from toolkit.search.exact.search import exact_search
-from toolkit.search.faiss.factory import factory_string, parse_arguments
+from toolkit.search.faiss.factory import factory_string
 from toolkit.search.faiss.index import BuiltIndex, build_index, check_setting, threads
 from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.vectors import Vectors, normalize, truncate
@@ -106,7 +106,7 @@ def test_parts_shared_in_a_family_cost_no_quality(index, precision):
     many = decaying(150, 48, seed=2)
     cut, queries = truncate(CORPUS.rows, dim), truncate(many, dim)
     exact = exact_search(CORPUS.rows, many, [dim], k=k)[dim]
-    wide = "efSearch=100" if index.startswith("HNSW") else "nprobe=8"
+    wide = {"efSearch": 100} if index.startswith("HNSW") else {"nprobe": 8}
     shared = IndexFamily(CORPUS, dim).build(index, precision)
     alone = faiss.index_factory(dim, shared.factory, faiss.METRIC_INNER_PRODUCT)
     coded = faiss.downcast_index(getattr(alone, "storage", alone))
@@ -134,7 +134,7 @@ def test_one_build_serves_all_search_arguments_in_any_order():
     built = build_index(CORPUS, 48, index="IVF16")
     queries = truncate(QUERIES, 48)
     few = built.search(queries, 5, {"nprobe": 1})
-    many = built.search(queries, 5, "nprobe=16")
+    many = built.search(queries, 5, {"nprobe": 16})
     assert recall(many, exact_search(CORPUS.rows, QUERIES, [48], k=5)[48]) > 0.99
     np.testing.assert_array_equal(built.search(queries, 5, {"nprobe": 1}).rows, few.rows)
     assert (few.rows != many.rows).any()
@@ -180,14 +180,14 @@ def test_a_corpus_larger_than_one_block_is_added_whole(monkeypatch, tmp_path):
     mapped = Vectors.open(tmp_path / "rows.npy")
     exact = exact_search(CORPUS.rows, QUERIES, [32], k=10)[32]
     queries = truncate(QUERIES, 32)
-    for index, arguments in (("Flat", ""), ("HNSW16", "efSearch=200"), ("IVF8", "nprobe=8")):
+    for index, arguments in (("Flat", {}), ("HNSW16", {"efSearch": 200}), ("IVF8", {"nprobe": 8})):
         built = build_index(mapped, 32, index=index, precision="float32")
         assert len(built) == 700
         assert recall(built.search(queries, 10, arguments), exact) > 0.97
 
 
 def test_places_without_a_neighbour_are_marked():
-    found = build_index(CORPUS, 48, index="IVF100").search(QUERIES, 100, "nprobe=1")
+    found = build_index(CORPUS, 48, index="IVF100").search(QUERIES, 100, {"nprobe": 1})
     assert (found.rows == -1).any()
     assert np.isneginf(found.scores[found.rows == -1]).all()
 
@@ -195,11 +195,11 @@ def test_places_without_a_neighbour_are_marked():
 @pytest.mark.parametrize(
     ("index", "k", "arguments", "message"),
     [
-        ("Flat", 3, "efSearch=3", "has no efSearch; it belongs to HNSW"),
+        ("Flat", 3, {"efSearch": 3}, "has no efSearch; it belongs to HNSW"),
         ("HNSW8", 3, {"nprobe": 3}, "has no nprobe"),
         ("HNSW8", 3, {"ef": 3}, "unknown argument 'ef' .* choose from efSearch, nprobe"),
         ("HNSW8", 3, {"efSearch": 0}, "at least 1"),
-        ("Flat", 701, "", r"k 701 .* choose 1\.\.700"),
+        ("Flat", 701, {}, r"k 701 .* choose 1\.\.700"),
     ],
 )
 def test_search_arguments_that_cannot_work_are_refused(index, k, arguments, message):
@@ -212,8 +212,6 @@ def test_other_refusals():
         build_index(CORPUS, 8, build_args={"efConstruction": 9})
     with pytest.raises(VectorError, match="do not fit an index of dimension 8"):
         build_index(CORPUS, 8).search(QUERIES, 3)
-    with pytest.raises(PlanError, match="name=<whole number>"):
-        parse_arguments("efSearch:64")
     with pytest.raises(PlanError, match="threads 0"), threads(0):
         pass
     if not faiss.get_num_gpus():
@@ -226,7 +224,7 @@ def test_a_list_count_that_faiss_would_ignore_is_refused():
     built = build_index(CORPUS, 8, index="IVF4")
     replicas.addIndex(built.index)
     with pytest.raises(PlanError, match="ignore nprobe=2 of IndexReplicas"):
-        BuiltIndex(replicas, built.factory, 8).search(truncate(QUERIES, 8), 3, "nprobe=2")
+        BuiltIndex(replicas, built.factory, 8).search(truncate(QUERIES, 8), 3, {"nprobe": 2})
 
 
 def test_threads_are_set_within_the_block_only():

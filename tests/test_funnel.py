@@ -33,7 +33,7 @@ def queries():
 
 def test_with_all_rows_as_candidates_it_is_the_exact_search(corpus, queries):
     first = build_index(corpus, 8, precision="binary")
-    funnel = Funnel(first, [Stage(Rescorer(corpus, 64), candidates=60)])
+    funnel = Funnel(first, [Stage(Rescorer(corpus, 64), candidates=600)])
     found, seconds = funnel.search(funnel.prepare(queries), 10)
     exact = exact_search(corpus.rows, queries, [64], k=10)[64]
     np.testing.assert_array_equal(found.rows, exact.rows)
@@ -45,7 +45,7 @@ def test_with_all_rows_as_candidates_it_is_the_exact_search(corpus, queries):
 @settings(max_examples=30, deadline=None)
 @given(
     dim=st.integers(1, 64),
-    candidates=st.integers(1, 70),
+    candidates=st.integers(20, 300),
     k=st.integers(1, 20),
     workers=st.sampled_from([1, 3]),
 )
@@ -55,7 +55,7 @@ def test_equals_rescoring_by_hand(dim, candidates, k, workers):
     funnel = Funnel(first, [Stage(Rescorer(corpus, dim), candidates)])
     with threads(workers):
         found, _ = funnel.search(funnel.prepare(queries), k)
-    handed = first.search(truncate(queries, 16), min(200, k * candidates)).rows
+    handed = first.search(truncate(queries, 16), min(200, candidates)).rows
     cosines = truncate(queries, dim).astype(np.float64) @ truncate(corpus.rows, dim).T.astype(np.float64)
     for i in range(len(queries)):
         best = np.sort(cosines[i][handed[i]])[::-1][:k]
@@ -65,7 +65,7 @@ def test_equals_rescoring_by_hand(dim, candidates, k, workers):
 
 
 def test_three_stages_narrow_down(corpus, queries):
-    stages = [Stage(Rescorer(corpus, 32), 20), Stage(Rescorer(corpus, 64), 4)]
+    stages = [Stage(Rescorer(corpus, 32), 100), Stage(Rescorer(corpus, 64), 20)]
     funnel = Funnel(build_index(corpus, 8), stages)
     found, seconds = funnel.search(funnel.prepare(queries), 5)
     assert len(seconds) == len(funnel.stage_bytes) == 3
@@ -117,5 +117,7 @@ def test_what_cannot_work_is_refused(corpus, queries):
     funnel = Funnel(first, [Stage(rescorer, 2)])
     with pytest.raises(PlanError, match=r"k 601 .* 1\.\.600"):
         funnel.search(funnel.prepare(queries), 601)
+    with pytest.raises(PlanError, match=r"2 candidates cannot give 3 neighbours; .* at least k = 3"):
+        funnel.search(funnel.prepare(queries), 3)
     with pytest.raises(VectorError, match="prepare"):
-        funnel.search(queries, 5)
+        funnel.search(queries, 2)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import toolkit
 from toolkit.errors import DataError, PlanError
-from toolkit.experiment.derive import SETTING_COLUMNS
 from toolkit.experiment.plan import make_plan, read_plan
+from toolkit.experiment.setting import SETTING_COLUMNS
 from toolkit.measure.metrics import (
     COSTS,
     FAMILIES,
@@ -59,7 +59,7 @@ def swept(letters, out, **fields):
 
 
 def test_every_column_of_a_sweep_has_an_entry(letters, tmp_path):
-    results = swept(letters, tmp_path / "out", precisions=["float32", "int8"], rescore=[{"candidates": 2}])
+    results = swept(letters, tmp_path / "out", precisions=["float32", "int8"], rescore=[{"candidates": 40}])
     measured = [column for column in results.measurements if column not in FACTS]
     assert [column for column in measured if not is_known(column)] == []
     assert {"ndcg@10", "map@20", "overlap@10", "p95_ms", "bytes_per_vector"} <= set(measured)

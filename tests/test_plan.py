@@ -23,7 +23,7 @@ def test_a_plan_survives_its_own_toml(tmp_path_factory, dims, instructions, k, s
         instructions=instructions,
         k=k,
         indexes=["Flat", {"factory": "HNSW32", "build": {"efConstruction": 80}, "search": search}],
-        rescore=[{"dim": 128, "candidates": 3}],
+        rescore=[{"dim": 128, "candidates": [500, 1000]}, [{"dim": 128}, {"dim": "full", "candidates": 100}]],
     )
     path = tmp_path_factory.mktemp("plan") / "plan.toml"
     path.write_text(plan.to_toml(), encoding="utf-8")

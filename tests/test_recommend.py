@@ -42,7 +42,7 @@ def sweep_of(folder: Path, rows: dict[Setting, dict], *, queries=QUERIES, seed=0
                 "dataset": "toy",
                 "model": "toy-model",
                 "setting": setting.key,
-                **vars(setting),
+                **setting.columns,
                 "ndcg@10": column.mean(),
                 "p95_ms": row["p95_ms"],
                 "qps": 4_000 / row["p95_ms"],
@@ -234,7 +234,7 @@ def test_cost_at_another_size_counts_what_does_not_grow(tmp_path):
 
 
 def test_a_second_stage_in_memory_grows_with_the_corpus(tmp_path):
-    rescored = Setting(64, "int8", rescore="256x4")
+    rescored = Setting(64, "int8", rescore=((256, 400),))
     rows = {
         FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0},
         rescored: {"lost": 0.0, "bytes": 64, "p95_ms": 1.0},

@@ -13,7 +13,7 @@ import numpy as np
 
 from toolkit.data.sets import RetrievalSet
 from toolkit.errors import ResultsError
-from toolkit.experiment.setting import Setting, rescore_stages
+from toolkit.experiment.setting import SETTING_COLUMNS, Setting
 from toolkit.experiment.store import RawStore
 from toolkit.measure.metrics import metric_named
 from toolkit.measure.quality import evaluate, overlap
@@ -22,16 +22,6 @@ from toolkit.measure.storage import bytes_per_vector, gb_per_million
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SETTING_COLUMNS = (
-    "instruction",
-    "dim",
-    "precision",
-    "index",
-    "build_args",
-    "search_args",
-    "rescore",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,16 +160,14 @@ def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, ob
     index_bytes = int(build["index_bytes"])
     return (
         {"setting": setting.key}
-        | {name: getattr(setting, name) for name in SETTING_COLUMNS}
+        | setting.columns
         | latency(samples)
         | {
             "build_s": build["build_s"],
             "index_bytes": index_bytes,
             "bytes_per_vector": bytes_per_vector(index_bytes, documents),
             "gb_per_million": gb_per_million(index_bytes, documents),
-            "disk_bytes_per_vector": float(
-                max((4 * dim for dim, _ in rescore_stages(setting.rescore)), default=0)
-            ),
+            "disk_bytes_per_vector": float(max((4 * stage.dim for stage in setting.rescore), default=0)),
             "factory": build["factory"],
             "index_device": build.get("index_device", "cpu"),
         }

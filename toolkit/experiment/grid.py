@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 from toolkit.errors import PlanError
-from toolkit.experiment.plan import IndexPlan, SweepPlan
-from toolkit.experiment.setting import Setting, arguments_text, rescore_text
+from toolkit.experiment.plan import IndexPlan, StagePlan, SweepPlan
+from toolkit.experiment.setting import RescoreStage, Setting
 from toolkit.search.faiss.factory import BUILD_ARGUMENTS, SEARCH_ARGUMENTS, check_arguments, check_setting
 from toolkit.space import Instruction
 
@@ -51,10 +52,13 @@ def lay_out(plan: SweepPlan, dims: Sequence[int], full_dim: int) -> list[Build]:
     return [*builds, Build(full_dim, "float32", flat, tuple(sorted(references)))]
 
 
-def check_grid(builds: Sequence[Build], *, documents: int, k: int) -> None:
+def check_grid(plan: SweepPlan, builds: Sequence[Build], *, documents: int) -> None:
     """Raise PlanError for a `k` beyond the corpus or a build FAISS would refuse; builds nothing."""
+    k = plan.k
     if k > documents:
         raise PlanError(f"k {k} is more than the corpus holds; choose 10..{documents}")
+    for number, stages in enumerate(plan.rescore):
+        _check_funnel(stages, where=f"rescore[{number}]", k=k)
     for build in builds:
         factory = check_setting(build.index.factory, build.precision, build.dim, documents)
         check_arguments(factory, build.index.build, known=BUILD_ARGUMENTS)
@@ -62,22 +66,43 @@ def check_grid(builds: Sequence[Build], *, documents: int, k: int) -> None:
             check_arguments(factory, search, known=SEARCH_ARGUMENTS)
 
 
+def _check_funnel(stages: Sequence[StagePlan], *, where: str, k: int) -> None:
+    for place, stage in enumerate(stages):
+        if min(stage.numbers) < k:
+            few = min(stage.numbers)
+            raise PlanError(
+                f"{where}[{place}].candidates = {few} is below k = {k}: it counts documents, whatever k is "
+                f"(plans of older versions counted multiples of k: {few} there is {few * k} now); "
+                f"choose {k} or more"
+            )
+    for place, (before, after) in enumerate(pairwise(stages), start=1):
+        if min(after.numbers) > max(before.numbers):
+            raise PlanError(
+                f"{where}[{place}].candidates = {min(after.numbers)} is more than the "
+                f"{max(before.numbers)} of the stage before it; a later stage sees the same number or fewer"
+            )
+
+
 def _settings(
     plan: SweepPlan, dim: int, precision: str, index: IndexPlan, labels: list[str], full_dim: int
 ) -> list[Setting]:
-    funnels = [""]
+    funnels: list[tuple[RescoreStage, ...]] = [()]
     for stages in plan.rescore:
-        numbers = [(full_dim if stage.dim == "full" else stage.dim, stage.candidates) for stage in stages]
+        dims = [full_dim if stage.dim == "full" else stage.dim for stage in stages]
         # A stage that sees no more of a vector than the one before it cannot change the order.
-        if numbers[-1][0] > dim or precision != "float32":
-            funnels.append(rescore_text(numbers))
+        if dims[-1] > dim or precision != "float32":
+            funnels += [
+                tuple(map(RescoreStage, dims, handed))
+                for handed in product(*(stage.numbers for stage in stages))
+                if list(handed) == sorted(handed, reverse=True)
+            ]
     return [
         Setting(
             dim=dim,
             precision=precision,
             index=index.factory,
-            build_args=arguments_text(index.build),
-            search_args=arguments_text(search),
+            build_args=index.build,
+            search_args=search,
             rescore=funnel,
             instruction=label,
         )

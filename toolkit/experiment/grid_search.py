@@ -16,7 +16,7 @@ import numpy as np
 from toolkit.experiment.grid import Build
 from toolkit.experiment.index_store import IndexStore
 from toolkit.experiment.plan import SweepPlan, TimingPlan
-from toolkit.experiment.setting import Setting, rescore_stages
+from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.measure.timing import Timed, interleaved
 from toolkit.progress import progress_bar
@@ -44,11 +44,11 @@ class Searchable:
     def funnel(self, built: BuiltIndex, setting: Setting) -> Funnel:
         """A setting's first index with its later stages, whose norms are worked out once a dimension."""
         stages = []
-        for dim, candidates in rescore_stages(setting.rescore):
+        for dim, candidates in setting.rescore:
             if dim not in self._rescorers:
                 self._rescorers[dim] = Rescorer(self.corpus, dim)
             stages.append(Stage(self._rescorers[dim], candidates))
-        return Funnel(built, stages, search_args=setting.search_args)
+        return Funnel(built, stages, search_args=dict(setting.search_args))
 
 
 def search_grid(
@@ -117,7 +117,7 @@ def _search(store: RawStore, built: BuiltIndex, build: Build, vectors: Searchabl
                 funnel = vectors.funnel(built, setting)
                 found, _ = funnel.search(funnel.prepare(queries.rows), k)
             else:
-                found = built.search(queries.at(build.dim), k, setting.search_args)
+                found = built.search(queries.at(build.dim), k, dict(setting.search_args))
             store.save_neighbours(setting, found)
 
 
@@ -152,7 +152,7 @@ def _time(
 
 def _timed(built: BuiltIndex, search: Setting, vectors: Searchable, queries: np.ndarray, *, k: int) -> Timed:
     if not search.rescore:
-        return Timed(built.bare_search(k, search.search_args), truncate(queries, built.dim))
+        return Timed(built.bare_search(k, dict(search.search_args)), truncate(queries, built.dim))
     funnel = vectors.funnel(built, search)
     return Timed(funnel.bare_search(k), funnel.prepare(queries))
 

@@ -13,7 +13,7 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
-from toolkit.experiment.derive import SETTING_COLUMNS, Tables, summarise
+from toolkit.experiment.derive import Tables, summarise
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
@@ -159,10 +159,7 @@ def derive_pairs(
         metric = ACCURACY
         columns = {setting: {ACCURACY: hits} for setting, hits in values.items()}
         summary = summarise(columns, full_dim=full_dim, seed=seed)
-    facts = pd.DataFrame(
-        {"setting": setting.key, **{name: getattr(setting, name) for name in SETTING_COLUMNS}}
-        for setting in settings
-    )
+    facts = pd.DataFrame({"setting": setting.key, **setting.columns} for setting in settings)
     facts["bytes_per_vector"] = facts["dim"] * 4.0
     per_pair = pd.concat(
         [

@@ -57,11 +57,18 @@ class StagePlan(_Plan):
     """A later stage of a search: the best candidates of the stage before it, scored again exactly.
 
     dim : dimension of this stage; ``"full"`` is the model's.
-    candidates : how many it is handed, as a multiple of k.
+    candidates : how many documents it is handed, whatever k is; at least k. A list tries each number.
     """
 
     dim: Annotated[int, Field(ge=1)] | Literal["full"] = "full"
-    candidates: Annotated[int, Field(ge=1)] = 4
+    candidates: (
+        Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    ) = 400
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of candidates to try."""
+        return self.candidates if isinstance(self.candidates, list) else [self.candidates]
 
 
 class TimingPlan(_Plan):
@@ -87,7 +94,7 @@ class SweepPlan(_Plan):
     data : a spec (``builtin``, ``beir:<folder>``, ``pairs:<file>``, ``mteb:<task>``).
     dims : embedding dimensions, or ``"auto"``: 32, 48, 64, 96, .. up to the full one.
     instructions : ``default`` is the model's own, ``none`` no instruction, else the text.
-    rescore : later stages to try beside plain one-stage search: ``{dim = "full", candidates = 4}``, or a
+    rescore : later stages to try beside plain one-stage search: ``{dim = "full", candidates = 400}``, or a
         list of such stages for a longer funnel. They read float32 rows from a memory-mapped file.
     k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100.
     metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``, ``overlap@10`` ..; the

@@ -129,7 +129,7 @@ class RetrievalSweep:
         return replace(tables, scaling=scaling)
 
     def _check_grid(self, builds: Sequence[Build]) -> None:
-        check_grid(builds, documents=len(self.data.docs), k=self.plan.k)
+        check_grid(self.plan, builds, documents=len(self.data.docs))
 
 
 def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:

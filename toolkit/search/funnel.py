@@ -96,7 +96,7 @@ class Rescorer:
 
 @dataclass(frozen=True)
 class Stage:
-    """A rescoring stage: how many candidates it is handed, as a multiple of k, and what scores them."""
+    """A rescoring stage: how many candidates it is handed, whatever k is, and what scores them."""
 
     rescorer: Rescorer
     candidates: int
@@ -115,7 +115,7 @@ class Funnel:
         first: BuiltIndex,
         stages: Sequence[Stage],
         *,
-        search_args: Mapping[str, int] | str | None = None,
+        search_args: Mapping[str, int] | None = None,
     ) -> None:
         if not stages:
             raise PlanError("a funnel needs at least one rescoring stage; search the index itself otherwise")
@@ -151,7 +151,11 @@ class Funnel:
         total = len(self._first)
         if not 1 <= k <= total:
             raise PlanError(f"k {k} is outside the corpus of {total} documents; choose 1..{total}")
-        handed = [min(k * stage.candidates, total) for stage in self._stages]
+        handed = [min(stage.candidates, total) for stage in self._stages]
+        if min(handed) < k:
+            raise PlanError(
+                f"{min(handed)} candidates cannot give {k} neighbours; hand each stage at least k = {k}"
+            )
         first = self._first.bare_search(handed[0], self._search_args)
         start = self._first.dim
         steps = []

@@ -160,17 +160,6 @@ def check_arguments(factory: str, arguments: Mapping[str, int], *, known: Mappin
             raise PlanError(f"{name}={value} of index {factory!r} must be at least 1")
 
 
-def parse_arguments(text: str) -> dict[str, int]:
-    """``"efSearch=64,nprobe=8"`` as a dict; raises PlanError for anything else."""
-    arguments = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, mark, value = part.partition("=")
-        if not mark or not value.strip().isdigit():
-            raise PlanError(f"argument {part!r} is not name=<whole number>, for example efSearch=64")
-        arguments[name.strip()] = int(value)
-    return arguments
-
-
 def inner_index(index):  # noqa: ANN001
     """The index inside transforms, as its own type."""
     faiss = load_faiss()

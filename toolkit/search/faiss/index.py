@@ -26,7 +26,6 @@ from toolkit.search.faiss.factory import (
     inner_index,
     is_binary,
     load_faiss,
-    parse_arguments,
 )
 from toolkit.search.neighbours import Neighbours
 
@@ -118,13 +117,11 @@ class BuiltIndex:
     def __len__(self) -> int:
         return int(self.index.ntotal)
 
-    def search(
-        self, queries: np.ndarray, k: int, search_args: Mapping[str, int] | str | None = None
-    ) -> Neighbours:
+    def search(self, queries: np.ndarray, k: int, search_args: Mapping[str, int] | None = None) -> Neighbours:
         """The k nearest rows of each query.
 
         queries : (q, dim) float32, cut to this index's dimension and normalized.
-        search_args : ``efSearch`` (HNSW), ``nprobe`` (IVF), as a mapping or ``"efSearch=64"``.
+        search_args : ``efSearch`` (HNSW), ``nprobe`` (IVF), for example ``{"efSearch": 64}``.
 
         Scores are inner products as the index computes them from its codes, minus the Hamming
         distance for binary indexes, and 1 - d/2 where FAISS only knows squared L2 distance d.
@@ -139,12 +136,12 @@ class BuiltIndex:
         scores[rows < 0] = -np.inf
         return Neighbours(rows, scores)
 
-    def bare_search(self, k: int, search_args: Mapping[str, int] | str | None = None) -> BareSearch:
+    def bare_search(self, k: int, search_args: Mapping[str, int] | None = None) -> BareSearch:
         """The FAISS call itself as a function of float32 queries, for timing; arguments are checked here.
 
         Packing a query's signs is part of a binary search and is within the call.
         """
-        arguments = parse_arguments(search_args) if isinstance(search_args, str) else dict(search_args or {})
+        arguments = dict(search_args or {})
         check_arguments(self.factory, arguments, known=SEARCH_ARGUMENTS)
         if not 1 <= k <= len(self):
             raise PlanError(f"k {k} is outside the index's {len(self)} documents; choose 1..{len(self)}")
