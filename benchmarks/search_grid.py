@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
+from _host import Rounds
 from _record import ROOT, record
 from all_dims import decaying_vectors
 
@@ -158,26 +158,25 @@ def main() -> None:
     dims = [int(dim) for dim in options.dims.split(",")]
     grid = list(cells(dims, options.precisions.split(","), options.indexes.split(",")))
     exact = exact_search(corpus, queries, [options.dim], k=K)[options.dim].rows
-    seconds, overlaps = {}, {}
+    overlaps, rounds = {}, Rounds()
     with threads(available_cores()):
         for name, side in (("family", family_grid), ("loop", plain_loop)):
-            began = time.perf_counter()
-            found = side(grid, corpus, queries)
-            seconds[name] = time.perf_counter() - began
+            with rounds.timed(name):
+                found = side(grid, corpus, queries)
             overlaps[name] = {
                 cell: np.mean([np.isin(a, b).mean() for a, b in zip(found[cell], exact, strict=True)])
                 for cell in grid
             }
-            print(f"{name}: {seconds[name]:.1f} s for {len(grid)} settings", flush=True)
+            print(f"{name}: {rounds.best(name):.1f} s for {len(grid)} settings", flush=True)
     gaps = {cell: overlaps["family"][cell] - overlaps["loop"][cell] for cell in grid}
     worst = min(gaps, key=gaps.get)
     print(f"largest loss of overlap@{K}: {gaps[worst]:.3f} at {worst}")
     built = build_index(Vectors(corpus[:10_000]), dims[0], index="HNSW32")
     figures = {
-        "speedup_vs_loop": round(seconds["loop"] / seconds["family"], 2),
+        "speedup_vs_loop": rounds.ratio("loop", "family")["best"],
         "harness_overhead_p50": round(overhead(built, truncate(queries, dims[0]), 32), 4),
-        "family_s": round(seconds["family"], 1),
-        "loop_s": round(seconds["loop"], 1),
+        "family_s": round(rounds.best("family"), 1),
+        "loop_s": round(rounds.best("loop"), 1),
         "settings": len(grid),
         "mean_overlap_family": round(float(np.mean(list(overlaps["family"].values()))), 4),
         "mean_overlap_loop": round(float(np.mean(list(overlaps["loop"].values()))), 4),
@@ -186,7 +185,7 @@ def main() -> None:
         "dims": dims,
         "threads": available_cores(),
     } | million_peak()
-    record("search_grid", figures, options.save)
+    record("search_grid", figures, options.save, rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from toolkit.search.exact.products import SegmentProducts
 
 # Long enough that a call costs little beside its work, short enough that its products stay in cache; many
 # workers want fewer steps still, as the steps between products take turns at the interpreter's lock.
-_BLOCK_ROWS = 1_536
+_BLOCK_ROWS = 1_024
 _BLOCK_ROWS_OF_MANY = 2_048
 _QUERY_CHUNK = 256
 _ROUND_GROWTH = 4
@@ -61,8 +61,8 @@ def scan(
 
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for lo, hi in _rounds(len(corpus), workers * block_rows):
-            blocks = -(-(hi - lo) // block_rows)
-            edges = [min(hi, lo + blocks * i // workers * block_rows) for i in range(workers + 1)]
+            # Equal shares, not whole blocks: a worker with one block more would let all others wait for it.
+            edges = [lo + (hi - lo) * i // workers for i in range(workers + 1)]
             parts = list(pool.map(work, itertools.pairwise(edges)))
             list(pool.map(merge, dims))
     found = {}
