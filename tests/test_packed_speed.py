@@ -65,6 +65,7 @@ def test_rates_follow_from_the_samples():
         device="gpu",
         workload="w",
         texts=10,
+        of_texts=10,
         seconds=(4.0, 1.0, 2.0),
         first_result_s=0.1,
         tokens=100,
@@ -74,6 +75,64 @@ def test_rates_follow_from_the_samples():
     )
     assert (speed.texts_s, speed.tok_s, speed.mfu) == pytest.approx((5.0, 50.0, 0.3))
     assert speed.dimension_effect_ms == 4.0
+
+
+class Slow(StaticEmbedder):
+    """Encodes a hundred characters in a fixed time of a clock of its own, and notes how many texts it saw."""
+
+    def __init__(self, clock, seconds_per_100):
+        self.clock, self.pace, self.streamed = clock, seconds_per_100 / 100, []
+
+    def encode(self, texts):
+        self.clock[0] += self.pace * sum(map(len, texts))
+        return np.zeros((len(texts), self.space.full_dim), dtype=np.float32)
+
+    def stream(self, texts):
+        self.streamed.append(len(texts))
+        yield np.arange(len(texts)), self.encode(texts)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only stands still or is moved on: [seconds]."""
+    now = [0.0]
+    monkeypatch.setattr("toolkit.experiment.encode_speed.time.perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_workload_beyond_the_budget_is_cut_and_said_first(tmp_path, clock):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(["ten chars."] * 1_000))
+    slow = Slow(clock, seconds_per_100=5.0)  # 500 s a pass
+    said = []
+    speed = measure_encode(
+        slow,
+        file,
+        plan=SpeedPlan(repeats=1, latency_queries=100, budget_s=100.0),
+        announce=lambda estimate: said.append((estimate, len(slow.streamed))),
+    )
+    ((estimate, passes_before),) = said
+    assert estimate.whole_s == pytest.approx(1_000.0)  # two passes, the warm-up among them
+    assert estimate.measured_s <= 100.0
+    assert (estimate.texts, estimate.of_texts) == (speed.texts, speed.of_texts) == (100, 1_000)
+    assert str(estimate).startswith("about 100 s for 100 of the workload's 1,000 texts; all of them")
+    assert "100 of 1,000 texts" in str(speed)
+    assert slow.streamed.count(100) == 2  # both passes over the part that was said, after it was said
+    assert 100 not in slow.streamed[:passes_before]
+    assert 10 < len(speed.latency_ms[256]) < 100
+    assert sum(speed.latency_ms[256]) / 1e3 == pytest.approx(100.0, rel=0.3)
+
+
+def test_a_workload_within_the_budget_is_measured_whole(tmp_path, clock):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(["ten chars."] * 200))
+    slow = Slow(clock, seconds_per_100=0.1)
+    speed = measure_encode(slow, file, plan=SpeedPlan(repeats=1, latency_queries=7, budget_s=100.0))
+    assert (speed.texts, speed.of_texts, len(speed.latency_ms[256])) == (200, 200, 7)
+    whole = measure_encode(Slow(clock, 50.0), file, plan=SpeedPlan(repeats=1, latency_queries=1))
+    assert whole.texts == 200
+    with pytest.raises(PlanError, match="above 0"):
+        SpeedPlan(budget_s=0)
 
 
 def test_every_latency_sample_is_another_query():

@@ -209,6 +209,9 @@ def encode(
     workload: Annotated[str, typer.Option(help="passages, queries, long, or a file of texts")] = "passages",
     dims: Annotated[str | None, typer.Option(help="dimensions to time single queries at, or auto")] = None,
     repeats: Annotated[int, typer.Option(help="timed passes over the workload")] = 3,
+    budget_s: Annotated[
+        float, typer.Option(help="seconds the passes may take on a CPU; 0 measures the whole workload")
+    ] = 60.0,
 ) -> None:
     """Measure tokens/s, texts/s, MFU, peak memory, and single-query latency at each dimension."""
     from toolkit.embedding.open import open_embedder
@@ -218,4 +221,5 @@ def encode(
     engine = open_embedder(embedder)
     chosen = parse_dims(dims) if dims else [engine.space.full_dim]
     chosen = auto_dims(engine.space.full_dim) if chosen == "auto" else chosen
-    print(measure_encode(engine, workload, plan=SpeedPlan(dims=tuple(chosen), repeats=repeats)))
+    plan = SpeedPlan(dims=tuple(chosen), repeats=repeats, budget_s=budget_s or None)
+    print(measure_encode(engine, workload, plan=plan, announce=print))

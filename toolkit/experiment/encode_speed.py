@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -34,6 +34,8 @@ where your way down should because long each just state those people too
 _MATMUL_SIZE = {"cuda": 8192, "cpu": 2048}
 _CEILING_TRIES, _CEILING_BURST, _CEILING_PAUSE_S = 6, 10, 0.2
 _LATENCY_WARMUP = 5
+_LATENCY_LEAST = 10
+_PROBE_S, _PROBE_TEXTS = 1.0, 64
 
 
 @dataclass(frozen=True)
@@ -79,25 +81,54 @@ class SpeedPlan:
     repeats : timed passes over the workload, after one that warms up.
     latency_queries : single queries timed at each dimension.
     ceiling_tflops : what the device's matrix products reach; None measures it.
+    budget_s : about how long the timed passes may take together off CUDA, and the single queries once more:
+        a workload that would take longer is cut to its first texts. None measures all of it.
     """
 
     dims: tuple[int, ...] = ()
     repeats: int = 3
     latency_queries: int = 100
     ceiling_tflops: float | None = None
+    budget_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.repeats < 1 or self.latency_queries < 1:
             raise PlanError(
                 f"repeats {self.repeats} and latency queries {self.latency_queries} must be at least 1"
             )
+        if self.budget_s is not None and self.budget_s <= 0:
+            raise PlanError(f"budget {self.budget_s} s must be above 0; None measures the whole workload")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a measurement will take, told before it begins.
+
+    whole_s : the whole workload, all timed passes; measured_s : the part that will be measured.
+    texts, of_texts : how many of the workload's texts that part has.
+    """
+
+    whole_s: float
+    measured_s: float
+    texts: int
+    of_texts: int
+
+    def __str__(self) -> str:
+        """One line for the command line."""
+        if self.texts == self.of_texts:
+            return f"about {self.whole_s:,.0f} s for {self.of_texts:,} texts"
+        return (
+            f"about {self.measured_s:,.0f} s for {self.texts:,} of the workload's {self.of_texts:,} texts; "
+            f"all of them would take about {self.whole_s:,.0f} s"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class EncodeSpeed:
     """Every sample of one embedder on one workload.
 
-    seconds : one entry for each timed pass over all texts.
+    texts, of_texts : how many texts were measured, of how many in the workload.
+    seconds : one entry for each timed pass over the texts.
     tokens, flops, ceiling_tflops : None where the embedder does not count its work.
     peak_memory_bytes : most device memory that torch held, weights included; None off CUDA.
     latency_ms : {dimension: samples} of one query, from string to cut and normalized vector.
@@ -109,6 +140,7 @@ class EncodeSpeed:
     device: str
     workload: str
     texts: int
+    of_texts: int
     seconds: tuple[float, ...]
     first_result_s: float
     tokens: int | None = None
@@ -121,7 +153,7 @@ class EncodeSpeed:
         """A few lines for the command line."""
         lines = [
             f"{self.embedder} ({self.engine}, {self.dtype}) on {self.device}",
-            f"{self.workload}: {self.texts:,} texts, {self.texts_s:,.0f} texts/s",
+            f"{self.workload}: {self._measured()}, {self.texts_s:,.0f} texts/s",
             f"first result after {self.first_result_s:.2f} s",
         ]
         if self.tokens is not None:
@@ -135,6 +167,10 @@ class EncodeSpeed:
         if len(self.latency_ms) > 1:
             lines.append(f"the dimension moves the median by {self.dimension_effect_ms:.3f} ms")
         return "\n".join(lines)
+
+    def _measured(self) -> str:
+        part = "" if self.texts == self.of_texts else f" of {self.of_texts:,}"
+        return f"{self.texts:,}{part} texts"
 
     @property
     def median_s(self) -> float:
@@ -174,6 +210,8 @@ class EncodeSpeed:
             "dtype": self.dtype,
             "device": self.device,
             "workload": self.workload,
+            "texts": self.texts,
+            "of_texts": self.of_texts,
             "tok_s": self.tok_s,
             "texts_s": self.texts_s,
             "mfu": self.mfu,
@@ -211,8 +249,16 @@ def workload_texts(workload: str | Path) -> list[str]:
     return texts
 
 
-def measure_encode(embedder: Embedder, workload: str | Path, *, plan: SpeedPlan | None = None) -> EncodeSpeed:
+def measure_encode(
+    embedder: Embedder,
+    workload: str | Path,
+    *,
+    plan: SpeedPlan | None = None,
+    announce: Callable[[Estimate], None] | None = None,
+) -> EncodeSpeed:
     """Time an embedder over a workload and on single queries.
+
+    announce : called with what it will take, before the timed passes, where the plan has a budget.
 
     Raises DimensionError for a dimension that the embedder does not have.
     """
@@ -224,6 +270,13 @@ def measure_encode(embedder: Embedder, workload: str | Path, *, plan: SpeedPlan 
     begin = time.perf_counter()
     embedder.encode(texts[:1])
     first_result_s = time.perf_counter() - begin
+    of_texts, latency_queries = len(texts), plan.latency_queries
+    if plan.budget_s is not None and not device.startswith("cuda"):
+        estimate = estimate_encode(embedder, texts, passes=plan.repeats + 1, budget_s=plan.budget_s)
+        texts = texts[: estimate.texts]
+        latency_queries = _affordable_queries(embedder, plan, dims=len(dims))
+        if announce is not None:
+            announce(estimate)
     tokens = flops = ceiling = None
     if isinstance(embedder, CountsWork):
         lengths = embedder.token_counts(texts)
@@ -242,14 +295,51 @@ def measure_encode(embedder: Embedder, workload: str | Path, *, plan: SpeedPlan 
         device=_device_name(device),
         workload=str(workload),
         texts=len(texts),
+        of_texts=of_texts,
         seconds=tuple(seconds[1:]),
         first_result_s=first_result_s,
         tokens=tokens,
         flops=flops,
         ceiling_tflops=ceiling,
         peak_memory_bytes=_peak(device),
-        latency_ms=measure_latency(embedder, dims, count=plan.latency_queries),
+        latency_ms=measure_latency(embedder, dims, count=latency_queries),
     )
+
+
+def estimate_encode(embedder: Embedder, texts: Sequence[str], *, passes: int, budget_s: float) -> Estimate:
+    """How long `passes` over the texts take, and how many of them fit the budget.
+
+    Encodes more and more of the texts until that takes a second; the rest is taken to cost the same by
+    character. Small batches are slower, so the estimate is rather too long than too short.
+    """
+    count, seconds = 1, 0.0
+    while True:
+        begin = time.perf_counter()
+        embedder.encode(texts[:count])
+        seconds = time.perf_counter() - begin
+        if seconds >= _PROBE_S or count >= min(_PROBE_TEXTS, len(texts)):
+            break
+        count = min(2 * count, len(texts))
+    characters = np.cumsum([len(text) for text in texts])
+    pace = passes * seconds / characters[min(count, len(texts)) - 1]
+    fitting = int(np.searchsorted(characters * pace, budget_s, side="right"))
+    measured = min(max(fitting, min(count, len(texts))), len(texts))
+    return Estimate(
+        whole_s=float(characters[-1] * pace),
+        measured_s=float(characters[measured - 1] * pace),
+        texts=measured,
+        of_texts=len(texts),
+    )
+
+
+def _affordable_queries(embedder: Embedder, plan: SpeedPlan, *, dims: int) -> int:
+    """Single queries to time at each of `dims` dimensions, within the plan's budget."""
+    query = embedder.space.render(" ".join(_WORDS[: WORKLOADS["queries"].median - 1]), Role.QUERY)
+    embedder.encode([query])
+    begin = time.perf_counter()
+    embedder.encode([query])
+    fitting = int(plan.budget_s / max(time.perf_counter() - begin, 1e-6) / dims) - _LATENCY_WARMUP
+    return min(plan.latency_queries, max(fitting, _LATENCY_LEAST))
 
 
 def measure_latency(embedder: Embedder, dims: Sequence[int], *, count: int) -> dict[int, tuple[float, ...]]:
