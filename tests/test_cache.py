@@ -9,18 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.embedding.cache import VectorCache, text_keys
+from toolkit.embedding.engine import Engine
 from toolkit.embedding.pipeline import embed_texts
-from toolkit.embedding.protocol import StreamingEmbedder
 from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import CacheWarning, PlanError, VectorError
 from toolkit.space import EmbeddingSpace, Role
 from toolkit.vectors import normalize
 
 
-class CountingEmbedder(StreamingEmbedder):
+class CountingEmbedder(Engine):
     """A real, deterministic engine that remembers what it was asked for and can fail on the way."""
 
     def __init__(self, *, revision="1", fail_after=None, block=2):
+        super().__init__()
         self.seen = []
         self._fail_after = fail_after
         self._block = block
@@ -30,7 +31,7 @@ class CountingEmbedder(StreamingEmbedder):
     def space(self):
         return EmbeddingSpace("counting", self._revision, "test", "float32", "none", 0, 8, 8)
 
-    def stream(self, texts):
+    def _blocks(self, texts):
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         for start in range(0, len(order), self._block):
             if self._fail_after is not None and len(self.seen) >= self._fail_after:
@@ -86,8 +87,8 @@ def test_interrupted_run_keeps_what_it_had(tmp_path):
 
 def _encode_forever(folder):
     class Slow(CountingEmbedder):
-        def stream(self, texts):
-            for block in super().stream(texts):
+        def _blocks(self, texts):
+            for block in super()._blocks(texts):
                 yield block
                 time.sleep(0.01)
 
@@ -177,8 +178,8 @@ class _Broken(CountingEmbedder):
         super().__init__()
         self._change = change
 
-    def stream(self, texts):
-        for places, rows in super().stream(texts):
+    def _blocks(self, texts):
+        for places, rows in super()._blocks(texts):
             yield places, self._change(rows)
 
 

@@ -293,7 +293,7 @@ def test_an_open_embedder_passes_through(bert):
     assert open_embedder(embedder) is embedder
     with pytest.raises(PlanError, match="already open"):
         open_embedder(embedder, max_tokens=9)
-    with pytest.raises(PlanError, match="int is no embedder"):
+    with pytest.raises(PlanError, match="int is not an embedder"):
         open_embedder(3)
 
 

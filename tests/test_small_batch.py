@@ -120,9 +120,8 @@ def test_small_packs_lose_their_filler_and_keep_their_rows():
     device = torch.device("cpu")
     with_few = Runner(plain_decoder(weights, small_batch=few), device=device, budget=256, fused=False)
     without = Runner(plain_decoder(weights), device=device, budget=256, fused=False)
-    for (places, rows), (expected_places, expected) in zip(
-        with_few.run(packs), without.run(packs), strict=True
-    ):
+    for given, plain in zip(with_few.start(packs), without.start(packs), strict=True):
+        (places, rows), (expected_places, expected) = given(), plain()
         np.testing.assert_array_equal(places, expected_places)
         np.testing.assert_allclose(rows, expected, atol=1e-5)
     assert made[0].seen == [40, 16, 40]

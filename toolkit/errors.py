@@ -6,6 +6,8 @@
     ├── DataError                an evaluation set that cannot be read or contradicts itself
     ├── ModelError               a model that cannot be loaded or would give wrong vectors
     ├── ServerError              a remote server that is unreachable or misbehaves
+    ├── QueueFullError           an engine has all the requests it takes, and the caller would not wait
+    ├── EngineClosedError        an engine that was closed, or that belongs to the process this is a fork of
     ├── VectorError              numbers that are no embedding: NaN, infinite, wrong shape
     ├── ResultsError             a results folder that cannot be written, read or resumed
     └── MissingPackageError      an optional package is not installed; the message says which extra has it
@@ -45,6 +47,14 @@ class ModelError(ToolkitError):
 
 class ServerError(ToolkitError):
     """A remote embedding server that is unreachable or misbehaves."""
+
+
+class QueueFullError(ToolkitError):
+    """An engine has all the requests it takes, and the caller would not wait."""
+
+
+class EngineClosedError(ToolkitError):
+    """An engine that was closed, or that belongs to the process this one is a fork of."""
 
 
 class VectorError(ToolkitError, ValueError):

@@ -15,9 +15,9 @@ import numpy as np
 
 from toolkit.embedding.checkpoint import Checkpoint, find_checkpoint
 from toolkit.embedding.config import LocalConfig
-from toolkit.embedding.encodable import encodable
+from toolkit.embedding.engine import Engine
 from toolkit.embedding.eos_token import check_end_token
-from toolkit.embedding.protocol import Block, StreamingEmbedder
+from toolkit.embedding.protocol import Block
 from toolkit.errors import ModelError, PlanError
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalize
@@ -32,7 +32,7 @@ _GPU_BATCH_TOKENS = (2_048, 65_536)  # below the card is idle, above nothing is 
 _FREE_MEMORY_SHARE = 0.5
 
 
-def open_local(config: LocalConfig) -> StreamingEmbedder:
+def open_local(config: LocalConfig) -> Engine:
     """Load a model with the engine that suits it; ``space.engine`` says which.
 
     Raises PlanError for settings that cannot work together, ModelError for a model that cannot be
@@ -64,7 +64,7 @@ class _Run:
     max_tokens: int
 
 
-class SentenceTransformersEmbedder(StreamingEmbedder):
+class SentenceTransformersEmbedder(Engine):
     """Any sentence-transformers or transformers model, in batches of a token budget.
 
     A text without a single token gets the zero vector; where the tokenizer frames texts with special
@@ -72,6 +72,7 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
     """
 
     def __init__(self, config: LocalConfig, checkpoint: Checkpoint, run: _Run) -> None:
+        super().__init__()
         self._model = _load(config, checkpoint, run)
         self._tokenizer = _text_tokenizer(self._model)
         self._max_tokens = run.max_tokens
@@ -106,9 +107,8 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
         """Tokens, padding included, in one forward pass; less than asked for after running out of memory."""
         return self._batch_tokens
 
-    def stream(self, texts: Sequence[str]) -> Iterator[Block]:
-        """Yield batches of texts of like length, the longest first: if memory fails, it fails early."""
-        texts = encodable(texts)
+    def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
+        # Texts of like length together, the longest first: if memory fails, it fails early.
         order = np.argsort([-len(text) for text in texts], kind="stable")
         for start in range(0, len(order), _WINDOW_TEXTS):
             window = order[start : start + _WINDOW_TEXTS]
@@ -119,8 +119,7 @@ class SentenceTransformersEmbedder(StreamingEmbedder):
                 for places, rows in self._encode_window(chosen):
                     yield window[places], rows
 
-    def close(self) -> None:
-        """Give the model's memory back; the embedder cannot be used afterwards."""
+    def _release(self) -> None:
         del self._model, self._tokenizer
         import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolkit.embedding.adapt import as_engine
 from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig, parse_spec, with_settings
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError, require_package
@@ -24,13 +25,10 @@ def open_embedder(
     if isinstance(spec, str):
         spec = parse_spec(spec)
     if not isinstance(spec, StaticConfig | LocalConfig | RemoteConfig):
-        if not isinstance(spec, Embedder):
-            raise PlanError(
-                f"{type(spec).__name__} is no embedder; give a spec, a config or an open embedder"
-            )
+        engine = as_engine(spec)
         if settings:
             raise PlanError(f"{', '.join(settings)}: an embedder that is already open cannot be changed")
-        return spec
+        return engine
     config = with_settings(spec, settings)
     if isinstance(config, StaticConfig):
         from toolkit.embedding.static import StaticEmbedder

@@ -1,18 +1,19 @@
-"""What an embedder is: finished strings in, full-dimension unit rows out.
+"""What an embedder is: finished strings in, full-dimension unit rows out, from any thread.
 
-An engine knows nothing of instructions, dimensions, caches or files. It may hand out rows in
-whatever order its hardware likes (`stream`); `encode` puts them back.
+An engine knows nothing of instructions, dimensions, caches or files. It may hand out rows in whatever
+order its hardware likes (`stream`); `encode` and `submit` put them back. `engine.Engine` is the base of
+the engines here, and `adapt.as_engine` makes one of any object that has only `space` and `encode` or
+`stream`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from toolkit.errors import VectorError
 from toolkit.space import EmbeddingSpace
 
 # Positions in the caller's list, and their rows: (m,) int64 and (m, full_dim) float32.
@@ -21,50 +22,41 @@ Block = tuple[np.ndarray, np.ndarray]
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Anything that turns finished strings into full-dimension unit rows."""
+    """Turns finished strings into full-dimension unit rows; every method may be called by any thread.
+
+    A row has norm 1, or 0 for a text without tokens.
+    """
 
     @property
     def space(self) -> EmbeddingSpace:
         """What decides the vectors' values."""
         ...
 
+    def submit(self, texts: Sequence[str], *, timeout_s: float | None = None) -> Future[np.ndarray]:
+        """Queue texts; the result is (n, full_dim) float32 rows in input order.
+
+        timeout_s : how long to wait for a place in a full queue; None as long as it takes, 0 not at all.
+
+        A cancelled future gives its place back; texts that were not started are never computed. Raises
+        QueueFullError where no place came free in time, EngineClosedError after `close`.
+        """
+        ...
+
     def stream(self, texts: Sequence[str]) -> Iterator[Block]:
-        """Yield every position of `texts` exactly once with its row, as soon as it is ready."""
+        """Yield every position of `texts` exactly once with its row, as soon as it is ready.
+
+        Nothing begins before the first block is asked for, and only a few blocks are made ahead. Leaving
+        the iterator early gives its place back.
+        """
         ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, full_dim) float32 rows in input order; norm 1, or 0 for a text without tokens."""
+        """(n, full_dim) float32 rows in input order."""
         ...
-
-
-class StreamingEmbedder(ABC):
-    """Base of the engines here: an engine writes `stream`, and has `encode` from it."""
-
-    @property
-    @abstractmethod
-    def space(self) -> EmbeddingSpace:
-        """What decides the vectors' values."""
-
-    @abstractmethod
-    def stream(self, texts: Sequence[str]) -> Iterator[Block]:
-        """Yield every position of `texts` exactly once with its row, as soon as it is ready."""
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, full_dim) float32 rows in input order; norm 1, or 0 for a text without tokens."""
-        blocks: Iterable[Block] = self.stream(texts)
-        if len(texts) == 1:  # a query waits for every line here
-            blocks = list(blocks)
-            if len(blocks) == 1 and len(blocks[0][1]) == 1:
-                return blocks[0][1]
-        rows = np.empty((len(texts), self.space.full_dim), dtype=np.float32)
-        filled = np.zeros(len(texts), dtype=bool)
-        for positions, block in blocks:
-            rows[positions] = block
-            filled[positions] = True
-        if not filled.all():
-            missing = int(np.argmin(filled))
-            raise VectorError(f"{self.space.engine} returned no vector for text {missing} of {len(texts)}")
-        return rows
 
     def close(self) -> None:
-        """Release connections or device memory; the default has none."""
+        """Finish what was submitted, then release connections and device memory.
+
+        Open streams end with an EngineClosedError, and so does every later call.
+        """
+        ...

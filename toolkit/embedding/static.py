@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.embedding.encodable import encodable
-from toolkit.embedding.protocol import Block, StreamingEmbedder
+from toolkit.embedding.engine import Engine
+from toolkit.embedding.protocol import Block
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalize
 
@@ -22,7 +22,7 @@ _TRAINED_MIN_DIM = 64
 _FULL_DIM = 256
 
 
-class StaticEmbedder(StreamingEmbedder):
+class StaticEmbedder(Engine):
     """WordLlama, 256 dimensions, Matryoshka-trained. A text without tokens gets the zero vector."""
 
     @cached_property
@@ -51,9 +51,8 @@ class StaticEmbedder(StreamingEmbedder):
         # Without `cache_dir`, load() looks for the bundled tokenizer in a folder that does not exist.
         return WordLlama.load(cache_dir=Path(str(files("wordllama"))), dim=_FULL_DIM, disable_download=True)
 
-    def stream(self, texts: Sequence[str]) -> Iterator[Block]:
-        """Yield blocks of texts of like length: each batch is padded to its longest."""
-        texts = encodable(texts)
+    def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
+        # Texts of like length together: each batch is padded to its longest.
         order = np.argsort([len(text) for text in texts], kind="stable")
         for start in range(0, len(order), _BLOCK_TEXTS):
             positions = order[start : start + _BLOCK_TEXTS]

@@ -12,15 +12,18 @@ import torch
 from toolkit.embedding.checkpoint import Checkpoint
 from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.encodable import encodable
+from toolkit.embedding.engine import Engine
+from toolkit.embedding.jobs import PiecesJob, Started
+from toolkit.embedding.owner import OwnerQueue
 from toolkit.embedding.packed import reference
 from toolkit.embedding.packed.decoder import Decoder
 from toolkit.embedding.packed.hopper.small_batch import SmallBatchPass
-from toolkit.embedding.packed.packing import Pack, Packer, Tokenizer, packs
+from toolkit.embedding.packed.packing import CHARACTERS_PER_TOKEN, Pack, Packer, Tokenizer, packs
 from toolkit.embedding.packed.precision import Fp8, Plain
-from toolkit.embedding.packed.runner import Runner, current
+from toolkit.embedding.packed.runner import IN_FLIGHT, Runner, current
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.embedding.packed.weights import Weights, load_weights, random_weights
-from toolkit.embedding.protocol import Block, StreamingEmbedder
+from toolkit.embedding.protocol import Block
 from toolkit.errors import MissingPackageError, PlanError
 from toolkit.space import QWEN3_PROMPTS, EmbeddingSpace
 
@@ -72,7 +75,7 @@ class Setting:
         return "fp8" if self.fp8 else str(self.stored).removeprefix("torch.")
 
 
-class PackedEmbedder(StreamingEmbedder):
+class PackedEmbedder(Engine):
     """Qwen3-family decoders, pooled at the last token; the weights serve every dimension and instruction."""
 
     def __init__(
@@ -84,6 +87,9 @@ class PackedEmbedder(StreamingEmbedder):
         setting: Setting,
         budget: int | None,
     ) -> None:
+        super().__init__(
+            OwnerQueue(self._begin, ahead=IN_FLIGHT, shared_characters=self._shared_characters, name="packed")
+        )
         self._space = space
         self._tokenizer = tokenizer
         self._shape = weights.shape
@@ -97,10 +103,11 @@ class PackedEmbedder(StreamingEmbedder):
             weights.shape, ops, device=setting.device, dtype=setting.stored
         )
         small_batch = SmallBatchPass.of if setting.fused and not setting.fp8 else None
-        with current(setting.device):
+        device = weights.embedding.device  # numbered, whatever a thread's current one is
+        with current(device):
             decoder = Decoder(weights, arithmetic, ops, small_batch=small_batch)
         budget = budget or _affordable_tokens(weights.shape, setting)
-        self._runner = Runner(decoder, device=setting.device, budget=budget, fused=setting.fused)
+        self._runner = Runner(decoder, device=device, budget=budget, fused=setting.fused)
 
     @classmethod
     def load(cls, config: LocalConfig, checkpoint: Checkpoint) -> PackedEmbedder:
@@ -161,14 +168,6 @@ class PackedEmbedder(StreamingEmbedder):
         """Tokens in one forward pass; less than asked for after running out of memory."""
         return self._runner.budget
 
-    def stream(self, texts: Sequence[str]) -> Iterator[Block]:
-        """Yield packs as they finish.
-
-        A pack is tokenized while the device works on the one before; a thread for it would take the
-        interpreter from whoever starts the device's work, which costs more than it hides.
-        """
-        return self.stream_packs(self.packs(encodable(texts)))
-
     def packs(self, texts: Sequence[str]) -> Iterator[Pack]:
         """Tokenize and pack, without running anything; follows the budget as it changes.
 
@@ -180,8 +179,8 @@ class PackedEmbedder(StreamingEmbedder):
             packer.budget = min(self._runner.budget, self._growth * packer.budget)
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
-        """Run packs that were made before."""
-        return self._runner.run(packs)
+        """Run packs that were made before; they take turns with the texts of others."""
+        return self._queue.blocks(PiecesJob(self._runner.start(packs)))
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, the end token included, after cutting."""
@@ -191,8 +190,15 @@ class PackedEmbedder(StreamingEmbedder):
         """Floating-point operations of the whole model for texts of these token counts."""
         return self._shape.flops(lengths)
 
-    def close(self) -> None:
-        """Give the model's memory back; the embedder cannot be used afterwards."""
+    def _begin(self, texts: Sequence[str]) -> Iterator[Started]:
+        # A pack is tokenized while the device works on the one before; a thread for it would take the
+        # interpreter from whoever starts the device's work, which costs more than it hides.
+        return self._runner.start(self.packs(texts))
+
+    def _shared_characters(self) -> int:
+        return self._runner.budget * CHARACTERS_PER_TOKEN
+
+    def _release(self) -> None:
         del self._runner
         if self.setting.device.type == "cuda":
             torch.cuda.empty_cache()

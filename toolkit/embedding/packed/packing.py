@@ -27,7 +27,7 @@ _LARGE_STEP = 128
 # Up to here the step is an eighth of the power of two below: at most 12.5 % filler, and sizes come again.
 COARSE_TOKENS = 16_384
 # Rough lower bound of characters a token, so that a first window holds about a pack.
-_CHARACTERS_A_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 # A window has at least so many texts, because each is tokenized by one thread.
 _WINDOW_TEXTS = 16
 
@@ -175,7 +175,7 @@ def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pac
         return
     sizes = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
     order = np.argsort(-sizes, kind="stable")
-    short = int(np.searchsorted(np.cumsum(sizes[order[::-1]]), packer.budget * _CHARACTERS_A_TOKEN))
+    short = int(np.searchsorted(np.cumsum(sizes[order[::-1]]), packer.budget * CHARACTERS_PER_TOKEN))
     if 0 < short < len(order):
         yield from _packed(order[-short:], texts, encode, packer)
         order = order[:-short]
@@ -183,7 +183,7 @@ def packs(texts: Sequence[str], encode: Encodes, packer: Packer) -> Iterator[Pac
     start = 0
     while start < len(order):
         before = int(ahead[start - 1]) if start else 0
-        reach = before + packer.budget * _CHARACTERS_A_TOKEN
+        reach = before + packer.budget * CHARACTERS_PER_TOKEN
         end = max(start + _WINDOW_TEXTS, int(np.searchsorted(ahead, reach, side="right")))
         yield from _packed(order[start:end], texts, encode, packer)
         start = end

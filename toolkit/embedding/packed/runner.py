@@ -5,6 +5,7 @@ Knows nothing of texts or tokenizers.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from toolkit.embedding.jobs import Started
 from toolkit.embedding.packed.decoder import LONG_TEXT, Batch, Decoder
 from toolkit.embedding.packed.frequency_cache import FrequencyCache
 from toolkit.embedding.packed.packing import COARSE_TOKENS, Pack
@@ -21,21 +23,23 @@ from toolkit.embedding.protocol import Block
 from toolkit.errors import ModelError
 
 # Packs queued on the device: while one is computed the next is already there.
-_IN_FLIGHT = 2
+IN_FLIGHT = 2
 # A pass is 250 to 500 launches, 10 to 20 ms of Python. Up to this many tokens a small model is done sooner,
 # and a graph, which leaves them out, pays; so many graphs are kept.
 _GRAPH_TOKENS = COARSE_TOKENS
 _GRAPHS = 32
 _FEWEST_TEXTS = 16
 
+_one_recording = threading.Lock()
+
 
 def current(device: torch.device) -> AbstractContextManager:
-    """Makes `device` torch's current one, which kernels, streams and events go to, if it has a number."""
-    return torch.cuda.device(device) if _numbered(device) else nullcontext()
+    """Makes `device` torch's current one, and its default stream the current one, whatever the thread has.
 
-
-def _numbered(device: torch.device) -> bool:
-    return device.type == "cuda" and device.index is not None
+    All engines use the default stream: what one thread started there, the next thread's work comes after, and
+    two engines on a device never run one-kernel passes at the same time.
+    """
+    return torch.cuda.stream(torch.cuda.default_stream(device)) if device.type == "cuda" else nullcontext()
 
 
 class _Pending:
@@ -76,46 +80,41 @@ class Runner:
         self._device = device
         self._fused = fused
         self._graphs: FrequencyCache[_Size, _Graph] = FrequencyCache(_GRAPHS, drop=_Graph.settle)
-        # torch's own for recording belongs to the device that recorded first, whichever is current.
-        self._recording = torch.cuda.Stream(device) if _numbered(device) else None
+        # torch's own for recording belongs to the device that recorded first, and to all threads.
+        self._recording = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.budget = budget
 
-    def run(self, packs: Iterable[Pack]) -> Iterator[Block]:
-        """Yield positions and (n, hidden) float32 rows of each pack.
+    def start(self, packs: Iterable[Pack]) -> Iterator[Started]:
+        """Queue each pack on the device and yield what waits for its positions and (n, hidden) float32 rows.
 
-        Out of memory halves `budget` and splits the pack; raises ModelError when a single text does
-        not fit.
+        Not more than IN_FLIGHT of them should be left to be waited for. Out of memory halves `budget` and
+        splits the pack; raises ModelError when a single text does not fit.
         """
-        pending: deque[_Pending] = deque()
         for pack in packs:
             waiting = deque([pack])
             while waiting:
-                smaller = self._start(waiting.popleft(), pending)
+                pending, smaller = self._start(waiting.popleft())
                 waiting.extendleft(reversed(smaller))
-                if len(pending) >= _IN_FLIGHT:
-                    yield pending.popleft().block()
-        while pending:
-            yield pending.popleft().block()
+                if pending is not None:
+                    yield pending.block
 
-    def _start(self, pack: Pack, pending: deque[_Pending]) -> list[Pack]:
-        """Queue a pack's work; returns smaller packs to do instead if memory ran out."""
+    def _start(self, pack: Pack) -> tuple[_Pending | None, list[Pack]]:
+        """Queue a pack's work, or if memory ran out, say which smaller packs to do instead."""
         reserved = max(self.budget, len(pack))
         try:
             with current(self._device):
-                pending.append(self._submit(pack))
+                return self._submit(pack), []
         except torch.OutOfMemoryError as error:
             if len(pack.lengths) == 1 and reserved == len(pack):
                 raise ModelError(
                     f"a text of {pack.used} tokens alone exceeds the memory of {self._device}; "
                     f"give max_tokens below {pack.used}, a smaller dtype or a larger device"
                 ) from error
-        else:
-            return []
         self._reserve(0)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self.budget = max(1, reserved // 2)
-        return pack.split(self.budget)
+        return None, pack.split(self.budget)
 
     def _submit(self, pack: Pack) -> _Pending:
         if len(pack) > self._decoder.reserved:
@@ -142,7 +141,9 @@ class Runner:
         self._decoder.reserve(tokens)
 
     def _record(self, plan: _Plan) -> _Graph:
-        return _Graph(self._decoder, plan, self._recording, beside=self._graphs.any())
+        # Recording waits for the whole device, which fails while another thread records there.
+        with _one_recording:
+            return _Graph(self._decoder, plan, self._recording, beside=self._graphs.any())
 
 
 class _Size(NamedTuple):
@@ -210,9 +211,9 @@ class _Graph:
     """A recorded forward pass of one pack size, its copies in and out too, replayed with a single call."""
 
     def __init__(
-        self, decoder: Decoder, plan: _Plan, stream: torch.cuda.Stream | None, *, beside: _Graph | None
+        self, decoder: Decoder, plan: _Plan, stream: torch.cuda.Stream, *, beside: _Graph | None
     ) -> None:
-        """Recorded on `stream`, or torch's own for that.
+        """Recorded on `stream`, while other threads may use the device.
 
         beside : shares its memory; graphs of a stream run one at a time, and copy out what they made.
         """
@@ -223,7 +224,12 @@ class _Graph:
         self._done = torch.cuda.Event()
         self._latest: _Pending | None = None
         self.recorded = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.recorded, pool=beside and beside.recorded.pool(), stream=stream):
+        with torch.cuda.graph(
+            self.recorded,
+            pool=beside and beside.recorded.pool(),
+            stream=stream,
+            capture_error_mode="thread_local",
+        ):
             self._device_integers.copy_(host, non_blocking=True)
             rows.copy_(decoder(plan.batch(self._device_integers)), non_blocking=True)
 

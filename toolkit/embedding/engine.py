@@ -1,0 +1,110 @@
+"""Base of the engines: it gives them `submit`, `stream`, `encode` and `close`, safe from any thread.
+
+An engine writes how texts become rows (`_blocks`) and what to release (`_release`); its queue sees to it
+that one thread at a time comes there, and with whose texts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from toolkit.embedding.encodable import encodable
+from toolkit.embedding.jobs import BlockJob, Started, WholeJob
+from toolkit.embedding.owner import OwnerQueue
+from toolkit.embedding.protocol import Block
+from toolkit.embedding.queue import JobQueue
+from toolkit.space import EmbeddingSpace
+
+# About what a batch of passages has: more together saves no time, and lets each caller wait longer.
+_SHARED_CHARACTERS = 65_536
+
+
+class Engine(ABC):
+    """An embedder with a queue; a context manager that closes it.
+
+    A subclass that has an `__init__` calls this one's.
+    """
+
+    def __init__(self, queue: JobQueue | None = None) -> None:
+        self._released = False
+        if queue is None:
+            queue = OwnerQueue(self._begin, shared_characters=lambda: _SHARED_CHARACTERS)
+        self._queue = queue
+
+    @property
+    @abstractmethod
+    def space(self) -> EmbeddingSpace:
+        """What decides the vectors' values."""
+
+    def submit(self, texts: Sequence[str], *, timeout_s: float | None = None) -> Future[np.ndarray]:
+        """Queue texts; the result is (n, full_dim) float32 rows in input order.
+
+        timeout_s : how long to wait for a place in a full queue; None as long as it takes, 0 not at all.
+
+        Cancel the future to give its place back, also while it is worked on: texts that were not started
+        are never computed. Callbacks of the future run on the thread that did the work: keep them short.
+        Raises QueueFullError where no place came free in time, EngineClosedError after `close`.
+        """
+        job = self._whole(texts)
+        if not job.texts:
+            job.deliver(np.empty(0, dtype=np.int64), np.empty((0, self.space.full_dim), dtype=np.float32))
+            job.finish(None)
+            return job.future
+        self._queue.submit(job, timeout_s)
+        return job.future
+
+    def stream(self, texts: Sequence[str]) -> Iterator[Block]:
+        """Yield positions and rows, every text once, as they are ready.
+
+        Begins when the first block is asked for, and makes few ahead of the reader. A reader that leaves
+        early gives its place back: texts that were not started are never computed.
+        """
+        chosen = encodable(texts)
+        if chosen:
+            yield from self._queue.blocks(BlockJob(chosen))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, full_dim) float32 rows in input order; norm 1, or 0 for a text without tokens."""
+        job = self._whole(texts)
+        if not job.texts:
+            return np.empty((0, self.space.full_dim), dtype=np.float32)
+        return self._queue.encode(job)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Finish what was submitted, or cancel it; then release connections and device memory.
+
+        Open streams end with an EngineClosedError, and so does every later call. Closing twice is fine.
+        """
+        self._queue.close(cancel=cancel)
+        if not self._released:
+            self._released = True
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(cancel=kind is not None)
+
+    def _whole(self, texts: Sequence[str]) -> WholeJob:
+        return WholeJob(encodable(texts), self.space.full_dim)
+
+    def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
+        """Yield every position of `texts` once with its row. Comes from one thread at a time."""
+        raise NotImplementedError
+
+    def _begin(self, texts: Sequence[str]) -> Iterator[Started]:
+        """Start work on `texts`, piece by piece; for an engine that waits for nothing, its blocks."""
+        for block in self._blocks(texts):
+            yield lambda block=block: block
+
+    def _release(self) -> None:
+        """Release connections or device memory, once; the default has none."""
