@@ -26,11 +26,11 @@ FLOORS = {
     "experiment": 2,
     "decide": 3,
     "report": 4,
-    "notebook": 4,
     "mteb_adapter": 4,
-    "__init__": 5,
-    "cli": 6,
-    "__main__": 7,
+    "notebook": 5,  # shows the report's charts and markup
+    "__init__": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 # Nouns may build on each other; their order is the order of this list.
 GROUND = ["errors", "files", "progress", "space", "vectors"]

@@ -16,6 +16,7 @@ from toolkit.experiment.results import PER_QUERY, SCALING, Results
 from toolkit.experiment.setting import Setting
 from toolkit.measure.noninferiority import non_inferiority
 from toolkit.measure.statistics import holm
+from toolkit.notebook.views import RecommendationView
 
 FULL = Setting(256)
 DOCUMENTS = 10_000
@@ -105,13 +106,13 @@ def test_a_latency_limit_and_what_it_costs(toy):
     limit = by_words["at most 1.5 ms p95"]
     assert limit.offer.setting == "128 int8 Flat"
     assert limit.saves_usd == pytest.approx((512 - 128) * DOCUMENTS / 1e9 * STORAGE_ONLY.ram_usd_per_gb)
-    assert by_words["at least 99 % of ndcg@10"].offer.setting == "32 binary Flat"
+    assert by_words["at least 99 % of nDCG@10"].offer.setting == "32 binary Flat"
 
 
 def test_a_limit_that_binds_nothing_costs_nothing(toy):
     found = recommend(toy, max_p95_ms=100, max_bytes_per_vector=2_000, prices=STORAGE_ONLY)
     assert [one.saves_usd for one in found.relaxed[1:]] == [0.0, 0.0]
-    assert "at most 100 ms p95: nothing" in str(found)
+    assert "at most 100 ms p95: costs nothing" in str(found)
 
 
 def test_limits_nothing_meets_name_the_nearest(toy):
@@ -120,13 +121,13 @@ def test_limits_nothing_meets_name_the_nearest(toy):
     assert found.choice is None
     nearest = {one.constraint: one.offer and one.offer.setting for one in found.relaxed}
     assert nearest == {
-        "at least 99 % of ndcg@10": "32 binary Flat",
+        "at least 99 % of nDCG@10": "32 binary Flat",
         "at most 100 bytes per vector": None,
         "at most 0.5 ms p95": None,
         "both limits together": "128 int8 Flat",
     }
     text = str(found)
-    assert "no measured setting meets at least 99 % of ndcg@10 and at most 100 bytes per vector" in text
+    assert "no measured setting meets at least 99 % of nDCG@10 and at most 100 bytes per vector" in text
     assert "Nearest settings" in text
 
     nothing_so_fast = recommend(toy, max_p95_ms=0.1, max_bytes_per_vector=100, prices=STORAGE_ONLY)
@@ -138,7 +139,7 @@ def test_limits_nothing_meets_name_the_nearest(toy):
     by_bytes = recommend(toy, max_bytes_per_vector=100, prices=STORAGE_ONLY)
     nearest = {one.constraint: one.offer.setting for one in by_bytes.relaxed}
     assert nearest["at most 100 bytes per vector"] == "128 int8 Flat"
-    assert nearest["at least 99 % of ndcg@10"] == "64 int8 Flat"
+    assert nearest["at least 99 % of nDCG@10"] == "64 int8 Flat"
 
 
 def test_too_few_queries_are_said_with_how_many_would_do(tmp_path):
@@ -148,7 +149,7 @@ def test_too_few_queries_are_said_with_how_many_would_do(tmp_path):
     assert found.undecided.count == 3
     assert found.undecided.offer.setting == "128 int8 Flat"
     text = str(found)
-    assert "cheaper settings that 200 queries can neither clear nor rule out: 3" in text
+    assert "3 cheaper settings are undecided with 200 queries" in text
     needed = found.undecided.queries_needed
     assert f"about {needed:,} queries would decide" in text
     assert needed > 200
@@ -166,6 +167,76 @@ def test_settings_that_cannot_be_told_apart_are_marked(toy):
         "64 int8 Flat": False,
         "32 binary Flat": False,
     }
+
+
+def test_the_cheapest_that_probably_does_is_named_where_nothing_is_proven(tmp_path):
+    found = recommend(sweep_of(tmp_path / "few", SWEEP, queries=200), prices=STORAGE_ONLY)
+    assert found.headline == (
+        "toy · toy-model: keep 256 float32 Flat; no cheaper setting is proven to keep 99 % of nDCG@10; "
+        "the cheapest likely to is 128 int8 Flat"
+    )
+    assert "the cheapest that probably does: 128 int8 Flat" in str(found)
+
+
+def test_all_settings_are_one_family_of_tests_whatever_the_limits(tmp_path):
+    """Dearer settings too: two families under one label would be wrong twice as often."""
+    rows = SWEEP | {
+        Setting(256, index="HNSW32"): {"lost": 0.001, "bytes": 1300, "p95_ms": 0.4},
+        Setting(128, index="HNSW32"): {"lost": 0.004, "bytes": 1100, "p95_ms": 0.3},
+        Setting(128, "int8", "HNSW32"): {"lost": 0.004, "bytes": 1050, "p95_ms": 0.3},
+    }
+    sweep = sweep_of(tmp_path / "dear", rows)
+    wide = {
+        key: group["ndcg@10"].to_numpy() for key, group in sweep.per_query.groupby("setting", observed=True)
+    }
+    others = [key for key in wide if key != FULL.key]
+    alone = [non_inferiority(wide[key], wide[FULL.key]).p_keeps for key in others]
+    together = dict(zip(others, holm(alone), strict=True))
+    for limits in ({}, {"max_p95_ms": 0.5}, {"max_bytes_per_vector": 600}):
+        table = recommend(sweep, prices=STORAGE_ONLY, **limits).table.set_index("setting")
+        assert table["p_keeps"].drop(FULL.key).to_dict() == pytest.approx(together)
+        verdicts = table["verdict"].drop(FULL.key)
+        assert {key for key in others if verdicts[key] == "keeps"} == {
+            key for key in others if together[key] <= 0.05
+        }
+    assert "all 7 settings beside the reference were tested together" in str(recommend(sweep))
+
+
+def test_a_false_keeps_among_all_settings_is_as_rare_as_stated(tmp_path):
+    """Ten cheaper and ten dearer settings, all exactly on the line, in 150 studies of 150 queries."""
+    rng = np.random.default_rng(0)
+    keys = [Setting(dim, index=index) for dim in range(1, 11) for index in ("Flat", "HNSW32")]
+    rows = {FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 1.0}} | {
+        key: {"lost": 0.0, "bytes": 8.0 if key.index == "Flat" else 2048.0, "p95_ms": 1.0} for key in keys
+    }
+    sweep = sweep_of(tmp_path / "line", rows, queries=150)
+    wrong = 0
+    for _ in range(150):
+        full = np.where(rng.random(150) < 0.8, 1.0, 0.0)
+        columns = {key.key: np.where(rng.random(150) < 0.1, 0.0, full) for key in keys} | {FULL.key: full}
+        values = pd.concat(
+            pd.DataFrame({"setting": key, "query_id": np.arange(150), "ndcg@10": column})
+            for key, column in columns.items()
+        )
+        study = Results(sweep.folder, sweep.plan, {}, sweep.measurements)
+        study.__dict__["per_query"] = values
+        wrong += (recommend(study, keep=0.9, prices=STORAGE_ONLY).table["verdict"] == "keeps").any()
+    assert wrong / 150 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
+
+
+def test_small_costs_are_never_zero(tmp_path):
+    tiny = {
+        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 0.02},
+        Setting(128): {"lost": 0.0, "bytes": 0.5, "p95_ms": 0.00004},
+    }
+    found = recommend(sweep_of(tmp_path / "tiny", tiny), prices=STORAGE_ONLY)
+    text, html = str(found), RecommendationView.of(found)._repr_html_()
+    assert found.reference.cost.usd == pytest.approx(0.0225, abs=1e-3)
+    assert "less than USD 0.0001 per month" in text
+    assert "0.023" in html
+    for said in (text, html):
+        assert "0.00 " not in said
+        assert "e-05" not in said
 
 
 # --- cost ----------------------------------------------------------------------------------------
@@ -342,10 +413,10 @@ def by_brute_force(results: Results, prices: Prices, *, keep, max_bytes, max_p95
         for row in frame.itertuples()
         if row.bytes_per_vector <= max_bytes and row.p95_ms <= max_p95_ms
     }
-    tested = sorted(key for key in within if FULL.key not in within or rank[key] < rank[FULL.key])
+    tested = sorted(key for key in wide if key != FULL.key)
     p = holm([non_inferiority(wide[key], wide[FULL.key], keep=keep).p_keeps for key in tested])
-    good = {key for key, one in zip(tested, p, strict=True) if one <= 0.05} | (within & {FULL.key})
-    return min(good, key=rank.__getitem__, default=None)
+    good = {key for key, one in zip(tested, p, strict=True) if one <= 0.05} | {FULL.key}
+    return min(good & within, key=rank.__getitem__, default=None)
 
 
 @given(
@@ -397,12 +468,22 @@ def test_one_bar_for_all_instructions(tmp_path):
     found = recommend(sweep_of(tmp_path / "two", rows))
     assert found.reference.setting == FULL.key
     assert found.choice.setting == FULL.key
-    assert "nothing cheaper is shown to keep the quality" in found.headline
+    assert found.headline == (
+        "toy · toy-model: keep 256 float32 Flat with the default instruction; "
+        "no cheaper setting is proven to keep 99 % of nDCG@10"
+    )
+    best, other = found.instructions
+    assert (best.label, best.difference, other.label) == ("default", 0.0, "none")
+    assert other.difference == pytest.approx(other.quality - best.quality)
+    assert other.low < other.difference < other.high < 0
+    said = f"the default instruction {best.quality:.3f}, the best and the reference; no instruction"
+    assert said in str(found)
+    assert f"no instruction {other.quality:.3f} ({other.difference:+.3f}, 95 % interval" in str(found)
 
 
 def test_text_and_html_say_the_same(toy):
     found = recommend(toy, max_p95_ms=1.5)
-    text, html = str(found), found._repr_html_()
+    text, html = str(found), RecommendationView.of(found)._repr_html_()
     for said in (
         found.headline,
         "USD",
@@ -419,10 +500,12 @@ def test_text_and_html_say_the_same(toy):
 
 def test_bad_input(toy, tmp_path):
     for limits, message in [
-        ({"keep": 1.2}, "keep 1.2 is no share"),
+        ({"keep": 1.2}, "keep 1.2 is not a share"),
         ({"max_p95_ms": 0}, "max_p95_ms 0 must be above 0"),
         ({"metric": "ndcg@5"}, "metric 'ndcg@5' was not measured for every query; choose from ndcg@10"),
-        ({"max_bytes": 5}, "unknown limit 'max_bytes'; allowed: keep, metric, max_bytes_per_vector"),
+        ({"metric": "nDCG@10"}, "did you mean 'ndcg@10'"),
+        ({"keep": "0.9"}, "keep '0.9' must be a number, not str"),
+        ({"corpus_size": "10M"}, "corpus_size '10M' must be a number, not str"),
     ]:
         with pytest.raises(PlanError, match=message):
             recommend(toy, **limits)

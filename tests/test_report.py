@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,18 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toolkit
+from toolkit.decide.dimension import headline_of, smallest_dim
+from toolkit.decide.evidence import headline, judged, recommended, with_recommendation
+from toolkit.decide.wording import bytes_text, number, seconds_text, shorten, signed, usd_text
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
+from toolkit.notebook.views import ResultsView
 from toolkit.report import charts, grid_charts, style
-from toolkit.report.judgement import judged, recommended, with_recommendation
+from toolkit.report.kinds import kinds
 from toolkit.report.labels import label_points
 from toolkit.report.pareto import pareto_front
-from toolkit.report.verdict import headline_of, smallest_dim
-from toolkit.report.view import ResultsView, headline, kinds, write_report
-from toolkit.report.wording import bytes_text, number, shorten, signed
+from toolkit.report.write import write_report
 
 NASTY = "<script>alert(1)</script> $x$ 检索相关段落 _\"'&"
-METRICS = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10", "map", "overlap@10")
+METRICS = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10", "map@100", "overlap@10")
 
 
 def row(dim, value, *, delta=(0.0, 0.0), **fields):
@@ -183,7 +186,7 @@ def test_only_the_full_dimension_keeps(curve):
     curve.loc[curve["dim"] == 128, ["ndcg@10", "ndcg@10_delta_lo", "ndcg@10_delta_hi"]] = (0.39, -0.03, -0.02)
     assert headline_of(curve).startswith("Only the full 256 dimensions keep 99 % of nDCG@10; 128 reach 0.390")
     curve.loc[curve["dim"] == 128, "ndcg@10_delta_hi"] = 0.001
-    assert headline_of(curve).startswith("No dimension below 256 is shown to keep")
+    assert headline_of(curve).startswith("No dimension below 256 is proven to keep")
 
 
 def test_per_query_verdicts_go_before_intervals(curve):
@@ -203,8 +206,13 @@ def test_results_without_quality_or_reference_say_so(curve):
 
 
 def test_headline_is_about_the_instruction_that_serves_best(curve):
-    worse = curve.assign(instruction="other", **{"ndcg@10": curve["ndcg@10"] / 2})
-    assert headline_of(pd.concat([worse, curve])) == headline_of(curve)
+    worse = curve.assign(instruction="other words", **{"ndcg@10": curve["ndcg@10"] / 2})
+    none = curve.assign(instruction="none", **{"ndcg@10": curve["ndcg@10"] - 0.015})
+    assert headline_of(pd.concat([worse, none, curve])) == headline_of(curve) + (
+        "; with the default instruction, the best of 3 (0.415 at the full dimension; "
+        "no instruction 0.400, the instruction 'other words' 0.207)"
+    )
+    assert "no instruction, the best of 2" in headline_of(pd.concat([worse, none]))
 
 
 def test_pair_sets_are_judged_by_their_own_measure(curve):
@@ -215,6 +223,25 @@ def test_pair_sets_are_judged_by_their_own_measure(curve):
     assert "128 of 256 dimensions keep 99 % of Spearman" in headline_of(pairs)
     assert [name for name, kind in kinds().items() if kind.possible(pairs)] == ["dimension", "kept"]
     charts.quality_by_dimension(pairs)
+
+
+def test_nothing_relevant_found_is_said_and_no_share_of_it_claimed(curve, swept, tmp_path):
+    lost = curve.assign(**{column: 0.0 for column in curve if column.startswith("ndcg@10")})
+    lost = lost.drop(columns=[c for c in curve if c.startswith(("recall", "mrr", "map", "overlap"))])
+    said = headline_of(lost)
+    assert said.startswith(
+        "nDCG@10 is not above 0 at the full 256 dimensions: there is nothing to keep (0.000)"
+    )
+    assert "judgements" in said
+    assert "keep 99 %" not in said
+    names = [name for name, kind in kinds().items() if kind.possible(lost)]
+    assert "kept" not in names
+    assert "precision" not in names
+    page = write_report(replace(swept.results, folder=tmp_path, measurements=lost)).read_text(
+        encoding="utf-8"
+    )
+    assert "there is nothing to keep" in page
+    charts.quality_by_dimension(lost)
 
 
 # --- charts
@@ -320,7 +347,7 @@ def test_drawing_leaves_the_users_matplotlib_alone(curve):
     charts.quality_by_dimension(curve)._repr_png_()
     assert dict(mpl.rcParams) == before
     probe = (
-        "import sys, toolkit.report.charts, toolkit.report.view; print('matplotlib.pyplot' in sys.modules)"
+        "import sys, toolkit.report.charts, toolkit.notebook.views; print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -378,10 +405,27 @@ def test_report_of_a_real_sweep(swept):
 
 
 def test_every_setting_of_a_sweep_has_a_verdict_and_a_price(swept):
-    frame = with_recommendation(judged(swept.results), swept.results, recommended(swept.results))
+    frame = with_recommendation(judged(swept.results), recommended(swept.results))
     assert set(frame["verdict"]) <= {"keeps", "loses", "undecided", "reference"}
     assert (frame["verdict"] == "reference").sum() == 1
     assert frame["usd_per_month"].notna().all()
+
+
+def test_report_says_how_it_was_judged(swept):
+    text = (swept.results.folder / "report.html").read_text(encoding="utf-8")
+    words = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    for said in (
+        "How this was measured",
+        "One row per setting",
+        "An interval of a difference is too narrow where a setting loses a few queries entirely",
+        "All settings beside the reference are tested together (Holm)",
+        "from the longest down",
+        "USD per month",
+    ):
+        assert said in words, said
+    assert "Origin" not in words
+    for number_like in (" 0.00 ", "e-05", "e-06", "USD 0.00"):
+        assert number_like not in words, number_like
 
 
 def test_report_escapes_what_users_wrote(swept, tmp_path):
@@ -407,6 +451,29 @@ def test_report_into_a_folder_that_cannot_be_written(swept, tmp_path):
         write_report(replace(swept.results, folder=tmp_path))
 
 
+def test_recommend_takes_a_folder_results_and_a_view(swept):
+    found = [toolkit.recommend(given, keep=0.5) for given in (swept, swept.results, swept.results.folder)]
+    found.append(toolkit.recommend(str(swept.results.folder), keep=0.5))
+    assert len({str(one) for one in found}) == 1
+    assert "<table>" in found[0]._repr_html_()
+    with pytest.raises(PlanError, match="results of type dict cannot be read; give a results folder"):
+        toolkit.recommend({})
+    with pytest.raises(PlanError, match="results of type DataFrame"):
+        toolkit.recommend(swept.frame())
+
+
+def test_decide_knows_no_markup_no_index_and_no_embedder():
+    import ast
+
+    for path in sorted((Path(toolkit.__file__).parent / "decide").glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(r"</?(table|td|tr|p|div|li)>|_repr_html_|markupsafe|jinja2", source), path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom):
+                room = (node.module or "").removeprefix("toolkit.").partition(".")[0]
+                assert room not in {"search", "embedding", "report", "notebook", "html"}, path
+
+
 def test_view_in_a_notebook(swept):
     assert swept._repr_html_().count("<tr>") == 1 + min(12, len(swept.frame()))
     png, size = swept.plot("kept")._repr_png_()
@@ -424,10 +491,32 @@ def test_view_in_a_notebook(swept):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.01234, "0.0123"), (1.5, "1.5"), (123.4, "123"), (1234567.0, "1,234,567"), (float("nan"), "–")],
+    [
+        (0.01234, "0.0123"),
+        (1.5, "1.5"),
+        (123.4, "123"),
+        (1234567.0, "1,234,567"),
+        (float("nan"), "–"),
+        (9.17e-05, "0.0000917"),
+        (0.0, "0"),
+        (999.6, "1,000"),
+        (-0.5, "-0.5"),
+    ],
 )
 def test_numbers_for_reading(value, text):
     assert number(value) == text
+
+
+def test_times_and_money_have_units_that_read_well():
+    assert [seconds_text(v) for v in (9.17e-05, 0.0352, 1.234, 612.0)] == [
+        "91.7 µs",
+        "35.2 ms",
+        "1.23 s",
+        "612 s",
+    ]
+    assert [usd_text(v) for v in (0.0, 0.00003, 0.00234, 0.5, 12.345, 1234.5)] == [
+        "USD 0", "less than USD 0.0001", "USD 0.0023", "USD 0.5", "USD 12.35", "USD 1,234.50",
+    ]  # fmt: skip
 
 
 def test_bytes_differences_and_long_texts():

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from toolkit.data.sets import PairSet, RetrievalSet
-    from toolkit.decide.recommend import Recommendation
+    from toolkit.decide.cost import Prices
+    from toolkit.decide.recommendation import Recommendation
     from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig
     from toolkit.embedding.protocol import Embedder
     from toolkit.experiment.plan import SweepPlan
-    from toolkit.report.view import ResultsView
+    from toolkit.experiment.results import Results
+    from toolkit.notebook.views import ResultsView
     from toolkit.vectors import Vectors
 
 try:
@@ -138,7 +140,8 @@ def sweep(
     """
     from toolkit.experiment.plan import resolve_plan
     from toolkit.experiment.sweep import run_sweep
-    from toolkit.report.view import ResultsView, write_report
+    from toolkit.notebook.views import ResultsView
+    from toolkit.report.write import write_report
 
     results = run_sweep(resolve_plan(plan, **fields), out=Path(out), resume=resume, progress=progress)
     write_report(results)
@@ -148,14 +151,39 @@ def sweep(
 def load_results(folder: str | Path) -> ResultsView:
     """Open a results folder without model or FAISS; raises ResultsError if it holds no finished sweep."""
     from toolkit.experiment.results import Results
-    from toolkit.report.view import ResultsView
+    from toolkit.notebook.views import ResultsView
 
     return ResultsView(Results.load(folder))
 
 
-def recommend(folder: str | Path, **limits: Any) -> Recommendation:  # noqa: ANN401
-    """The cheapest setting of a results folder within `limits`; see experiment.recommend."""
-    from toolkit.decide.recommend import recommend as recommended
-    from toolkit.experiment.results import Results
+def recommend(
+    results: str | Path | Results | ResultsView,
+    *,
+    keep: float = 0.99,
+    metric: str | None = None,
+    max_bytes_per_vector: float | None = None,
+    max_p95_ms: float | None = None,
+    corpus_size: int | None = None,
+    prices: Prices | None = None,
+) -> Recommendation:
+    """The cheapest setting of a sweep that keeps the quality asked for, with 95 % confidence.
 
-    return recommended(Results.load(folder), **limits)
+    results : a results folder, or what `sweep` and `load_results` return.
+    keep : share of the exact full-dimension search's quality to keep, above 0 and up to 1.
+    metric : the quality, ``ndcg@10`` ..; None is the one the sweep is judged by.
+    max_bytes_per_vector, max_p95_ms : limits, inclusive; None is none.
+    corpus_size : documents to plan for; None is the measured corpus.
+    prices : a `toolkit.decide.cost.Prices`; documented assumptions if not given.
+
+    Raises PlanError for a demand that makes no sense, ResultsError for a folder that cannot be priced.
+    """
+    from toolkit.notebook.views import as_view
+
+    return as_view(results).recommend(
+        keep=keep,
+        metric=metric,
+        max_bytes_per_vector=max_bytes_per_vector,
+        max_p95_ms=max_p95_ms,
+        corpus_size=corpus_size,
+        prices=prices,
+    )

@@ -76,8 +76,8 @@ def sweep(
 ) -> None:
     """Measure every setting from a single encode; write tables, charts and a report."""
     from toolkit import sweep as run
+    from toolkit.decide.evidence import headline
     from toolkit.experiment.plan import parse_dims
-    from toolkit.report.view import headline
 
     fields = {
         "embedder": embedder,
@@ -97,8 +97,9 @@ def sweep(
 @app.command()
 def report(folder: Folder) -> None:
     """Draw the charts and the report of a results folder again; needs neither model nor FAISS."""
+    from toolkit.decide.evidence import headline
     from toolkit.experiment.results import Results
-    from toolkit.report.view import headline, write_report
+    from toolkit.report.write import write_report
 
     results = Results.load(folder)
     print(f"report: {write_report(results)}")
@@ -128,7 +129,7 @@ def embed(
 def recommend(
     folder: Folder,
     keep: Annotated[float, typer.Option(help="share of the full setting's quality to keep")] = 0.99,
-    metric: Annotated[str, typer.Option(help="ndcg@10, recall@100 ..")] = "ndcg@10",
+    metric: Annotated[str | None, typer.Option(help="ndcg@10, recall@100 ..; else the sweep's first")] = None,
     max_bytes_per_vector: Annotated[float | None, typer.Option(help="limit on stored bytes")] = None,
     max_p95_ms: Annotated[float | None, typer.Option(help="limit on single-query latency")] = None,
     corpus_size: Annotated[str | None, typer.Option(help="documents to plan for: 250k, 10M")] = None,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.decide.wording import number
 from toolkit.errors import PlanError
 from toolkit.measure.storage import GB
 
@@ -165,11 +166,11 @@ class MonthlyCost:
     @property
     def formula(self) -> str:
         """The sum with its figures."""
-        parts = [f"{self.memory_gb:.4g} GB memory x {self.prices.ram_usd_per_gb:g}"]
+        parts = [f"{number(self.memory_gb, 4)} GB memory x {self.prices.ram_usd_per_gb:g}"]
         if self.disk_gb:
-            parts.append(f"{self.disk_gb:.4g} GB disk x {self.prices.disk_usd_per_gb:g}")
+            parts.append(f"{number(self.disk_gb, 4)} GB disk x {self.prices.disk_usd_per_gb:g}")
         if self.vcpus is not None:
-            parts.append(f"{self.vcpus:.3g} vCPU x {self.prices.vcpu_usd:g}")
+            parts.append(f"{number(self.vcpus)} vCPU x {self.prices.vcpu_usd:g}")
         return " + ".join(parts)
 
 

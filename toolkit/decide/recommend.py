@@ -1,25 +1,42 @@
 """The cheapest measured setting that keeps the quality asked for, and what stands against the cheaper ones.
 
-What is claimed, and how sure it is: the settings that the limits on bytes and latency leave, and that cost
-less than the reference, are one family. It is laid out without a look at quality, and non-inferiority is
-tested over it with Holm's correction, so the chance that even one "keeps" is false is at most 5 %, whichever
-of them is then picked for its price. The reference is the exact full-dimension float32 search.
+What is claimed, and how sure it is: all settings of the sweep beside the reference are one family, whatever
+the limits and prices. Non-inferiority is tested over it with Holm's correction, so the chance that even one
+"keeps" is false is at most 5 %, whichever of them is then picked, and however many limits are tried. The
+reference is the exact full-dimension float32 search, of several instructions the best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.decide.cost import MIN_SIZES, Footprint, Prices, extrapolate, monthly_cost
-from toolkit.decide.recommendation import Candidate, ConstraintCost, Constraints, Recommendation, Undecided
+from toolkit.decide.recommendation import (
+    Candidate,
+    ConstraintCost,
+    Constraints,
+    InstructionQuality,
+    Recommendation,
+    Undecided,
+)
+from toolkit.decide.series import exact_rows, main_metric
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
-from toolkit.measure.noninferiority import ALPHA, non_inferiorities, queries_needed, retained_at_least
-from toolkit.measure.statistics import indistinguishable
+from toolkit.measure.noninferiority import (
+    ALPHA,
+    KEEP,
+    NonInferiority,
+    non_inferiorities,
+    queries_needed,
+    retained_at_least,
+)
+from toolkit.measure.statistics import indistinguishable, paired_differences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,34 +57,35 @@ _NEEDED = (
 def recommend(
     results: Results,
     *,
+    keep: float = KEEP,
+    metric: str | None = None,
+    max_bytes_per_vector: float | None = None,
+    max_p95_ms: float | None = None,
+    corpus_size: int | None = None,
     prices: Prices | None = None,
-    **demand: Any,  # noqa: ANN401 - the fields of Constraints
 ) -> Recommendation:
     """The cheapest setting of a sweep that meets a demand, with 95 % confidence in its quality.
 
-    demand : the fields of `Constraints`: keep, metric, max_bytes_per_vector, max_p95_ms, corpus_size.
+    keep : share of the exact full-dimension search's quality that must be kept, above 0 and up to 1.
+    metric : the quality; None is the one the sweep is judged by, nDCG@10 unless its plan says otherwise.
+    max_bytes_per_vector, max_p95_ms : limits, inclusive; None is none.
+    corpus_size : documents to plan for; None is the measured corpus.
     prices : what memory, disk and computing cost; documented assumptions if not given.
 
     At another corpus size than the measured one, bytes follow from the sizes measured, and latency is
     extrapolated where the sweep timed three sizes or more (`fractions` of its timing plan).
 
-    Raises PlanError for a demand that makes no sense, ResultsError if the sweep timed or stored nothing.
+    Raises PlanError for a demand that makes no sense, ResultsError if the sweep timed or stored nothing, or
+    found nothing relevant.
     """
-    allowed = [field.name for field in fields(Constraints)]
-    unknown = [name for name in demand if name not in allowed]
-    if unknown:
-        raise PlanError(f"unknown limit {unknown[0]!r}; allowed: {', '.join(allowed)}")
-    return _Search.of(results, Constraints(**demand), prices or Prices()).recommendation()
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """Settings that meet a demand, cheapest first; those tested; and the verdict of each tested one."""
-
-    meeting: tuple[str, ...]
-    family: tuple[str, ...]
-    verdicts: dict[str, str]
-    p_keeps: dict[str, float]
+    demand = Constraints(
+        metric=main_metric(results.measurements) if metric is None else metric,
+        keep=keep,
+        max_bytes_per_vector=max_bytes_per_vector,
+        max_p95_ms=max_p95_ms,
+        corpus_size=corpus_size,
+    )
+    return _Search.of(results, demand, prices or Prices()).recommendation()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +99,7 @@ class _Search:
     reference: str
     documents: int
     subject: str
+    instructions: tuple[InstructionQuality, ...]
     notes: tuple[str, ...]
 
     @classmethod
@@ -99,12 +118,23 @@ class _Search:
         documents = round(float(exact["index_bytes"] / exact["bytes_per_vector"]))
         table, notes = _priced(measured, demand, prices, results.scaling, documents)
         subject = " · ".join(str(exact[name]) for name in ("dataset", "model") if name in measured)
-        return cls(demand, prices, table, values, reference, documents, subject, notes)
+        instructions = _instructions(measured, values, reference)
+        return cls(
+            demand,
+            prices,
+            table,
+            values,
+            reference,
+            documents,
+            subject,
+            instructions,
+            (*notes, *results.notes),
+        )
 
     def recommendation(self) -> Recommendation:
         """Answer the demand, and the questions around it."""
-        answer = self._answer(self.demand)
-        choice, runner_up = ([self._offer(key) for key in answer.meeting[:2]] + [None, None])[:2]
+        meeting = self._meeting(self.demand)
+        choice, runner_up = ([self._offer(key) for key in meeting[:2]] + [None, None])[:2]
         relaxed = self._costs(choice) if choice else self._nearest()
         return Recommendation(
             demand=self.demand,
@@ -116,10 +146,22 @@ class _Search:
             choice=choice,
             runner_up=runner_up,
             relaxed=relaxed,
-            undecided=self._undecided(answer, choice),
+            undecided=self._undecided(choice),
+            instructions=self.instructions,
             notes=self.notes,
-            table=self._judged(answer, choice.setting if choice else self.reference),
+            table=self._judged(choice.setting if choice else self.reference),
         )
+
+    @cached_property
+    def tested(self) -> dict[str, NonInferiority]:
+        """What the queries say about every setting but the reference: one family."""
+        family = [key for key in self.table["setting"] if key != self.reference]
+        if not family:
+            return {}
+        found = non_inferiorities(
+            self.values[family].to_numpy(), self.values[self.reference].to_numpy(), keep=self.demand.keep
+        )
+        return dict(zip(family, found, strict=True))
 
     def _within(self, demand: Constraints) -> np.ndarray:
         within = np.ones(len(self.table), dtype=bool)
@@ -129,37 +171,30 @@ class _Search:
             within &= self.table["p95_ms"].to_numpy() <= demand.max_p95_ms
         return within
 
-    def _answer(self, demand: Constraints, *, any_quality: bool = False) -> _Answer:
+    def _in_question(self, demand: Constraints) -> list[str]:
+        """Settings within the limits, cheapest first, up to the reference if it is among them."""
         keys = self.table["setting"].to_numpy()[self._within(demand)].tolist()
-        if any_quality:
-            return _Answer(tuple(keys), (), {}, {})
-        # The reference keeps its own quality; what costs more than it does is of no interest.
-        family = keys[: keys.index(self.reference)] if self.reference in keys else keys
-        verdicts, p_keeps = {}, {}
-        if family:
-            tested = non_inferiorities(
-                self.values[family].to_numpy(), self.values[self.reference].to_numpy(), keep=demand.keep
-            )
-            verdicts = {key: one.verdict for key, one in zip(family, tested, strict=True)}
-            p_keeps = {key: one.p_keeps for key, one in zip(family, tested, strict=True)}
-        meeting = [key for key in family if verdicts[key] == "keeps"]
-        if self.reference in keys:
-            meeting.append(self.reference)
-        return _Answer(tuple(meeting), tuple(family), verdicts, p_keeps)
+        return keys[: keys.index(self.reference) + 1] if self.reference in keys else keys
 
-    def _without(self, constraint: str) -> _Answer:
+    def _meeting(self, demand: Constraints, *, any_quality: bool = False) -> list[str]:
+        if any_quality:
+            return self.table["setting"].to_numpy()[self._within(demand)].tolist()
+        return [
+            key
+            for key in self._in_question(demand)
+            if key == self.reference or self.tested[key].verdict == "keeps"
+        ]
+
+    def _without(self, constraint: str) -> list[str]:
         if constraint == "keep":
-            return self._answer(self.demand, any_quality=True)
-        return self._answer(replace(self.demand, **{constraint: None}))
+            return self._meeting(self.demand, any_quality=True)
+        return self._meeting(replace(self.demand, **{constraint: None}))
 
     def _costs(self, choice: Candidate) -> tuple[ConstraintCost, ...]:
         """What each constraint adds to the price of the choice."""
         found = []
         for constraint, words in self.demand.constraints.items():
-            # More settings to test mean a stricter test: the choice itself still meets less.
-            keys = {choice.setting, *self._without(constraint).meeting}
-            cheapest = next(key for key in self.table["setting"] if key in keys)
-            offer = self._offer(cheapest)
+            offer = self._offer(self._without(constraint)[0])
             found.append(ConstraintCost(words, offer, choice.cost.usd - offer.cost.usd))
         return tuple(found)
 
@@ -167,7 +202,7 @@ class _Search:
         """For each constraint, of the settings that meet all others, the one that misses it least."""
         found = []
         for constraint, words in self.demand.constraints.items():
-            keys = list(self._without(constraint).meeting)
+            keys = self._without(constraint)
             offer, alone = None, False
             if constraint == "keep":
                 offer = self._offer(self.values[keys].mean().idxmax()) if keys else None
@@ -180,34 +215,30 @@ class _Search:
             found.append(ConstraintCost(words, offer, 0.0, met_by_none=alone))
         if len(found) > 2:
             free = replace(self.demand, max_bytes_per_vector=None, max_p95_ms=None)
-            found.append(
-                ConstraintCost("both limits together", self._offer(self._answer(free).meeting[0]), 0.0)
-            )
+            found.append(ConstraintCost("both limits together", self._offer(self._meeting(free)[0]), 0.0))
         return tuple(found)
 
-    def _undecided(self, answer: _Answer, choice: Candidate | None) -> Undecided:
-        cheaper = list(answer.family)
+    def _undecided(self, choice: Candidate | None) -> Undecided:
+        cheaper = [key for key in self._in_question(self.demand) if key != self.reference]
         if choice and choice.setting in cheaper:
             cheaper = cheaper[: cheaper.index(choice.setting)]
-        open_ones = [key for key in cheaper if answer.verdicts[key] == "undecided"]
+        open_ones = [key for key in cheaper if self.tested[key].verdict == "undecided"]
         full = self.values[self.reference].to_numpy()
         hopeful = [key for key in open_ones if self.values[key].mean() >= self.demand.keep * full.mean()]
         if not hopeful:
             return Undecided(len(open_ones), None, None)
         # As strict as Holm's first step over the family, which the plan must be able to pass.
         needed = queries_needed(
-            self.values[hopeful[0]].to_numpy(), full, keep=self.demand.keep, alpha=ALPHA / len(answer.family)
+            self.values[hopeful[0]].to_numpy(), full, keep=self.demand.keep, alpha=ALPHA / len(self.tested)
         )
         return Undecided(len(open_ones), self._offer(hopeful[0]), needed)
 
-    def _judged(self, answer: _Answer, against: str) -> pd.DataFrame:
+    def _judged(self, against: str) -> pd.DataFrame:
         keys = self.table["setting"].tolist()
         table = self.table.drop(columns="cost")
         table["within_limits"] = self._within(self.demand)
-        table["p_keeps"] = [answer.p_keeps.get(key, np.nan) for key in keys]
-        table["verdict"] = [
-            "reference" if key == self.reference else answer.verdicts.get(key, "not tested") for key in keys
-        ]
+        table["p_keeps"] = [self.tested[key].p_keeps if key in self.tested else np.nan for key in keys]
+        table["verdict"] = [self.tested[key].verdict if key in self.tested else "reference" for key in keys]
         table["alike"] = indistinguishable(self.values[keys].to_numpy(), self.values[against].to_numpy())
         return table
 
@@ -217,6 +248,7 @@ class _Search:
         same = key == self.reference
         return Candidate(
             setting=key,
+            instruction=row["instruction"],
             quality=float(values.mean()),
             retained=1.0 if same else float(values.mean() / full.mean()),
             at_least=1.0 if same else retained_at_least(values, full),
@@ -228,15 +260,17 @@ class _Search:
 
 
 def _per_query(per_query: pd.DataFrame, metric: str, measurements: pd.DataFrame) -> pd.DataFrame:
-    """Quality as (queries, settings), a column a setting."""
+    """Quality as (queries, settings), one column per setting."""
     usable = [
         column
         for column in per_query.columns
         if column not in ("setting", "query_id") and per_query[column].notna().all()
     ]
     if metric not in usable:
+        near = get_close_matches(metric.lower(), usable, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise PlanError(
-            f"metric {metric!r} was not measured for every query; choose from {', '.join(usable)}"
+            f"metric {metric!r} was not measured for every query; choose from {', '.join(usable)}{hint}"
         )
     # pivot, unlike pivot_table, refuses a query that stands twice.
     wide = per_query.astype({"setting": str}).pivot(  # noqa: PD010
@@ -245,30 +279,49 @@ def _per_query(per_query: pd.DataFrame, metric: str, measurements: pd.DataFrame)
     absent = [key for key in measurements["setting"] if key not in wide.columns]
     if absent:
         raise ResultsError(
-            f"setting {absent[0]!r} has no per-query values; run the sweep again with --resume"
+            f"setting {absent[0]!r} has no per-query values, so these tables do not belong together; run the "
+            "sweep again"
         )
     return wide[measurements["setting"].tolist()]
 
 
+def _exact_full(measurements: pd.DataFrame) -> list[str]:
+    """The exact full-dimension search, once per instruction."""
+    exact = exact_rows(measurements)
+    return exact.loc[exact["dim"] == measurements["dim"].max(), "setting"].tolist()
+
+
 def _reference(measurements: pd.DataFrame, values: pd.DataFrame) -> str:
     """The exact full-dimension search; of several instructions, the best."""
-    exact = measurements[
-        (measurements["precision"] == "float32")
-        & (measurements["index"] == "Flat")
-        & (measurements["rescore"] == "")
-        & (measurements["dim"] == measurements["dim"].max())
-    ]
-    if exact.empty:
+    exact = _exact_full(measurements)
+    if not exact:
         raise ResultsError(
             "the sweep has no exact full-dimension search (float32, Flat), which quality is held against; "
-            "run it again with --resume"
+            "every sweep measures it, so these tables are not whole: run the sweep again"
         )
-    key = values[exact["setting"].tolist()].mean().idxmax()
+    key = values[exact].mean().idxmax()
     if not values[key].mean() > 0:
         raise ResultsError(
-            f"the exact full-dimension search ({key}) finds nothing relevant; check the data set's judgements"
+            f"the exact full-dimension search ({key}) finds nothing relevant, so there is nothing to keep; "
+            "check the data set's judgements"
         )
     return key
+
+
+def _instructions(
+    measurements: pd.DataFrame, values: pd.DataFrame, reference: str
+) -> tuple[InstructionQuality, ...]:
+    """What each instruction gives at the full dimension, best first; empty for a single one."""
+    exact = _exact_full(measurements)
+    if len(exact) < 2:
+        return ()
+    labels = measurements.set_index("setting")["instruction"]
+    differences = paired_differences(values[exact].to_numpy(), values[reference].to_numpy())
+    found = [
+        InstructionQuality(labels[key], float(values[key].mean()), one.difference, one.low, one.high)
+        for key, one in zip(exact, differences, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.quality, one.label != labels[reference])))
 
 
 def _priced(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from toolkit.report.wording import bytes_text, number
+from toolkit.decide.wording import bytes_text, number
 
 _MOST_DIM_TICKS = 12
 

@@ -11,7 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from toolkit.decide.dimension import keeps, keeps_alone, smallest_dim
+from toolkit.decide.series import SERIES, exact_rows, focus, main_metric, reference, series_of
+from toolkit.decide.wording import SETTING_COLUMNS, amount, series_label, setting_label, shorten, varying
 from toolkit.measure.metrics import described
+from toolkit.measure.noninferiority import KEEP
 from toolkit.report.axes import cost_axis, dim_axis, share_axis
 from toolkit.report.labels import label_points
 from toolkit.report.pareto import pareto_front
@@ -28,20 +32,6 @@ from toolkit.report.style import (
     plain,
     styled,
 )
-from toolkit.report.verdict import (
-    KEEP,
-    SERIES,
-    exact_rows,
-    focus,
-    keeps,
-    keeps_alone,
-    main_metric,
-    reference,
-    series_label,
-    series_of,
-    smallest_dim,
-)
-from toolkit.report.wording import SETTING_COLUMNS, amount, setting_label, shorten, varying
 
 _MOST_LINES = 8
 _MOST_LABELS = 9
@@ -51,7 +41,7 @@ _CLEARLY = 0.05
 
 @styled
 def quality_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
-    """Quality of the exact search against the embedding dimension, a line a model and instruction.
+    """Quality of the exact search against the embedding dimension, one line per model and instruction.
 
     The band is the 95 % interval of the mean. The dashed line is 99 % of the best series' full dimension.
     """
@@ -133,8 +123,8 @@ def kept_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
         capsize=4,
     )
     for mask, face, label in (
-        (passed, COLOURS[0], "keeps 99 %, 95 % confident"),
-        (~passed, PAPER, "not shown to keep 99 %"),
+        (passed, COLOURS[0], "keeps 99 %, 95 % confident, tested alone"),
+        (~passed, PAPER, "not proven to keep 99 %"),
     ):
         if mask.any():
             axes.plot(
@@ -279,11 +269,15 @@ def _spread(front: pd.DataFrame) -> pd.DataFrame:
     return front.iloc[places]
 
 
+def _less(cost: str) -> str:
+    return "faster" if cost.endswith("_ms") else "smaller" if "bytes" in cost else "cheaper"
+
+
 def _tradeoff_finding(rows: pd.DataFrame, full: pd.Series, cost: str, metric: str, parts: list[str]) -> str:
     what = described(metric).label
     passed = rows[keeps(rows, full, metric)]
     cheapest = passed.sort_values(cost, kind="stable").iloc[0]
     if not cheapest[cost] < (1 - _CLEARLY) * full[cost]:
-        return f"No cheaper setting is shown to keep 99 % of {what}"
+        return f"No {_less(cost)} setting is proven to keep 99 % of {what}"
     less, all_of_it = (amount(row[cost], described(cost)) for row in (cheapest, full))
     return f"{setting_label(cheapest, parts)} keeps 99 % of {what} at {less} instead of {all_of_it}"

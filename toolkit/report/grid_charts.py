@@ -12,8 +12,12 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from toolkit.decide.dimension import keeps
+from toolkit.decide.series import focus, main_metric, reference
+from toolkit.decide.wording import bytes_text, number, percent, series_label, shorten
 from toolkit.errors import ResultsError
 from toolkit.measure.metrics import described
+from toolkit.measure.noninferiority import KEEP
 from toolkit.report.axes import cost_axis
 from toolkit.report.style import (
     INK,
@@ -26,8 +30,6 @@ from toolkit.report.style import (
     styled,
     text_on,
 )
-from toolkit.report.verdict import KEEP, focus, keeps, main_metric, reference, series_label
-from toolkit.report.wording import bytes_text, number, shorten
 
 _PRECISIONS = ("float32", "float16", "bfloat16", "int8", "uint4", "pq", "binary")
 _MOST_PANELS = 3
@@ -37,8 +39,8 @@ _MOST_PANELS = 3
 def precision_heat_map(frame: pd.DataFrame, metric: str | None = None) -> Chart:
     """Share of the full quality at each dimension x precision of the exhaustive search.
 
-    Each second stage has a panel of its own. Outlined cells keep 99 % with 95 % confidence, each tested
-    by itself.
+    Each second stage has a panel of its own. Outlined cells keep 99 % with 95 % confidence, all settings
+    tested together where the frame has their verdicts.
     """
     metric = metric or main_metric(frame)
     rows = focus(frame, metric)
@@ -103,9 +105,9 @@ def precision_heat_map(frame: pd.DataFrame, metric: str | None = None) -> Chart:
 
 @styled
 def recall_by_throughput(frame: pd.DataFrame, recall: str = "overlap@10") -> Chart:
-    """Throughput (log) against recall of the true neighbours, a curve an index over its search arguments.
+    """Throughput (log) against recall of the true neighbours, one curve per index over its search arguments.
 
-    The form of ann-benchmarks: up and to the right is better. A panel a dimension, the full one last.
+    The form of ann-benchmarks: up and to the right is better. One panel per dimension, the full one last.
     """
     rows = focus(frame, main_metric(frame))
     rows = rows[(rows["rescore"] == "") & rows["qps"].notna() & rows[recall].notna()]
@@ -168,15 +170,15 @@ def _spread(dims: list[int]) -> list[int]:
 
 
 def _heat_map_finding(passed: pd.DataFrame, full: pd.Series, metric: str) -> str:
-    what = f"{KEEP:.0%} of {described(metric).label}".replace("%", " %")
+    what = f"{percent(KEEP)} of {described(metric).label}"
     cheaper = passed[passed["bytes_per_vector"] < full["bytes_per_vector"]]
     if cheaper.empty:
-        return f"No smaller vector is shown to keep {what}"
+        return f"No smaller vector is proven to keep {what}"
     best = cheaper.sort_values(["bytes_per_vector", "dim"], kind="stable").iloc[0]
     stage = ", rescored," if best["rescore"] else ""
     return (
         f"{best['dim']} x {best['precision']}{stage} keeps {what} "
-        f"with {bytes_text(best['bytes_per_vector'])} of index a vector"
+        f"with {bytes_text(best['bytes_per_vector'])} of index per vector"
     )
 
 

@@ -12,14 +12,22 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from toolkit.decide.recommendation import Recommendation
+from toolkit.decide.series import has, main_metric
+from toolkit.decide.wording import (
+    SETTING_COLUMNS,
+    RecommendationText,
+    cell_text,
+    recommendation_words,
+    signed,
+    varying,
+)
 from toolkit.measure.metrics import COSTS, Metric, described
-from toolkit.report.verdict import main_metric
-from toolkit.report.wording import SETTING_COLUMNS, has, number, signed, varying
 
 _HERE = Path(__file__).parent
 _MARKS = {
     "reference": ("◆", "the reference"),
-    "keeps": ("✓", "keeps 99 % with 95 % confidence, corrected for all settings tested (Holm)"),
+    "keeps": ("✓", "keeps 99 % with 95 % confidence"),
     "loses": ("✗", "keeps less than 99 %, with 95 % confidence"),
     "undecided": ("?", "too few queries to say"),
 }
@@ -51,10 +59,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the report shows; texts are plain and escaped by the template.
-
-    recommendation_html : markup made by Recommendation, which escapes what it shows.
-    """
+    """All that the report shows; texts are plain and escaped by the template."""
 
     title: str
     headline: str
@@ -62,7 +67,8 @@ class Page:
     frame: pd.DataFrame
     environment: Mapping[str, object]
     plan_toml: str
-    recommendation_html: str = ""
+    notes: Sequence[str] = ()
+    recommendation: Recommendation | None = None
 
 
 @dataclass(frozen=True)
@@ -77,13 +83,7 @@ class Cell:
 
 def render(page: Page) -> str:
     """The report as HTML; every text from users is escaped."""
-    template = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
+    template = _templates().get_template("report.html.j2")
     metric = main_metric(page.frame)
     heads, rows = table(page.frame, metric)
     shown = [*_qualities(page.frame), *(cost for name, cost in COSTS.items() if has(page.frame, name))]
@@ -91,7 +91,7 @@ def render(page: Page) -> str:
         page=page,
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - files of this package
         pictures=[(picture, Markup(picture.svg)) for picture in page.pictures],  # noqa: S704
-        recommendation=Markup(page.recommendation_html),  # noqa: S704
+        words=None if page.recommendation is None else recommendation_words(page.recommendation),
         metric=described(metric).label,
         heads=heads,
         rows=rows,
@@ -105,6 +105,12 @@ def render(page: Page) -> str:
         date=str(page.environment.get("date_utc", "")),
         glossary=shown,
     )
+
+
+def recommendation_html(found: Recommendation) -> str:
+    """A recommendation as a fragment of a page; every text from users is escaped."""
+    words: RecommendationText = recommendation_words(found)
+    return _templates().get_template("recommendation.html.j2").render(words=words)
 
 
 def table(frame: pd.DataFrame, metric: str) -> tuple[list[str], list[list[Cell]]]:
@@ -125,13 +131,23 @@ def table(frame: pd.DataFrame, metric: str) -> tuple[list[str], list[list[Cell]]
             mark, meaning = _MARKS.get(row["verdict"], ("", str(row["verdict"])))
             cells.append(Cell(mark, mark, meaning))
         cells += [_quality(row, known.name) for known in others]
-        cells += [Cell(number(row[column]), _key(row[column])) for column in costs]
+        cells += [Cell(cell_text(row[column], described(column)), _key(row[column])) for column in costs]
         rows.append(cells)
     return heads, rows
 
 
 def _qualities(frame: pd.DataFrame) -> list[Metric]:
     return [known for known in map(described, frame) if known.is_quality and has(frame, known.name)]
+
+
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def flatten(values: Mapping[str, object], above: str = "") -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ def write_mteb_report(
 ) -> list[Path]:
     """Write the frame and both tables as files, and their charts; returns the paths.
 
-    frame : one row a score; kept : score kept by task type; means : mean over tasks by dimension.
+    frame : one row per score; kept : score kept by task type; means : mean over tasks by dimension.
     """
     folder = Path(folder)
     charts = folder / "charts"
@@ -52,7 +52,7 @@ def write_mteb_report(
 
 @styled
 def score_kept_heat_map(kept: pd.DataFrame) -> Chart:
-    """Percent of the full dimension's score at each dimension, a row a task type.
+    """Percent of the full dimension's score at each dimension, one row per task type.
 
     kept : columns task_type, dim, tasks, kept, model and instruction, as `score_kept` gives them; a row
         of the map is a task type, by model and instruction where there are several.

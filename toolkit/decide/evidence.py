@@ -1,26 +1,26 @@
-"""Adds to the measurements what the per-query values can say and means cannot. Draws nothing.
+"""Adds to the measurements what the per-query values can say and means cannot.
 
-keeps_alone     whether a setting of the exact search keeps 99 %, tested by itself (non-inferiority)
-verdict         keeps, loses, undecided or reference: tested together, Holm-corrected
+keeps_alone     whether a setting of the exact search keeps 99 %, tested by itself (non-inferiority), for the
+                fixed order of dimensions in dimension.py
+verdict         keeps, loses, undecided or reference: all settings tested together, Holm-corrected
 alike           whether its quality cannot be told apart from the recommended setting's
 usd_per_month   cost at the recommendation's prices
+
+Knows no chart and no page.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
+from toolkit.decide.dimension import headline_of
 from toolkit.decide.recommend import recommend
+from toolkit.decide.recommendation import Recommendation
+from toolkit.decide.series import exact_rows, main_metric, reference, series_of
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import PER_QUERY, Results
-from toolkit.measure.noninferiority import non_inferiorities, non_inferiority
-from toolkit.report.verdict import KEEP, exact_rows, main_metric, reference, series_of
-
-if TYPE_CHECKING:
-    from toolkit.decide.recommendation import Recommendation
+from toolkit.measure.noninferiority import KEEP, non_inferiority
 
 _FROM_RECOMMENDATION = ("verdict", "alike", "usd_per_month")
 
@@ -43,31 +43,24 @@ def judged(results: Results) -> pd.DataFrame:
     return frame
 
 
+def headline(results: Results) -> str:
+    """One sentence: which dimension suffices, how sure that is, what it saves."""
+    return headline_of(judged(results))
+
+
 def recommended(results: Results) -> Recommendation | None:
     """The recommendation without limits, or None for results that cannot be priced (pair sets)."""
     try:
-        return recommend(results, keep=KEEP, metric=main_metric(results.measurements))
-    except (PlanError, ResultsError, FileNotFoundError):
+        return recommend(results, keep=KEEP)
+    except (PlanError, ResultsError):
         return None
 
 
-def with_recommendation(
-    frame: pd.DataFrame, results: Results, recommendation: Recommendation | None
-) -> pd.DataFrame:
-    """The frame with what the recommendation found about each setting.
-
-    It tests only what is cheaper than the reference; the others are tested here, as a family of their own,
-    because a dearer setting may still be the smaller or the faster one.
-    """
+def with_recommendation(frame: pd.DataFrame, recommendation: Recommendation | None) -> pd.DataFrame:
+    """The frame with what the recommendation found about each setting, all tested as one family."""
     if recommendation is None:
         return frame
     found = recommendation.table.set_index("setting")[list(_FROM_RECOMMENDATION)]
-    rest = found.index[found["verdict"] == "not tested"].tolist()
-    if rest:
-        values = _values(results, recommendation.demand.metric)
-        table = np.column_stack([values[key] for key in rest])
-        tested = non_inferiorities(table, values[recommendation.reference.setting], keep=KEEP)
-        found.loc[rest, "verdict"] = [one.verdict for one in tested]
     return frame.join(found, on="setting")
 
 

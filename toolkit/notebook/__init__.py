@@ -1,0 +1,1 @@
+"""Results and recommendations as a notebook shows them."""
