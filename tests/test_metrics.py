@@ -196,7 +196,7 @@ def test_a_metric_deeper_than_k_is_refused_before_a_model_loads(letters, tmp_pat
     with pytest.raises(
         PlanError, match=r"'recall@25' looks at 25 neighbours.*only 20.*set k to 25 or choose recall@20"
     ):
-        swept(letters, tmp_path / "deep", embedder=f"local:{tmp_path}/no-model-here", metrics=["recall@25"])
+        swept(letters, tmp_path / "deep", embedder="http://127.0.0.1:9/v1#none", metrics=["recall@25"])
     assert not (tmp_path / "deep").exists()
 
 
