@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -49,7 +49,7 @@ def read_frame(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     types = _task_types(folder)
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for meta_file in sorted((folder / "results").glob("*/*/**/model_meta.json")):
         meta = _read_json(meta_file)
         for path in sorted(meta_file.parent.glob("*.json")):
@@ -164,7 +164,9 @@ def _complete(scores: pd.DataFrame) -> pd.DataFrame:
     return complete
 
 
-def _rows(result: dict, meta: dict, types: dict[str, dict]) -> Iterator[dict]:
+def _rows(
+    result: dict[str, Any], meta: dict[str, Any], types: dict[str, dict[str, str]]
+) -> Iterator[dict[str, Any]]:
     experiment = meta.get("experiment_kwargs") or {}
     name = result["task_name"]
     known = types.get(name, {})
@@ -191,7 +193,7 @@ def _rows(result: dict, meta: dict, types: dict[str, dict]) -> Iterator[dict]:
                 }
 
 
-def _main_metric(scores: dict, known: dict) -> str | None:
+def _main_metric(scores: dict[str, Any], known: dict[str, str]) -> str | None:
     """The metric's name as the task states it; the one with the main score's value for other files."""
     stated = known.get("main_score")
     if stated in scores:
@@ -200,13 +202,16 @@ def _main_metric(scores: dict, known: dict) -> str | None:
     return next((m for m, value in scores.items() if m != "main_score" and value == main), None)
 
 
-def _task_types(folder: Path) -> dict[str, dict]:
+def _task_types(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / TASKS_FILE
     return _read_json(path) if path.exists() else {}
 
 
-def _read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        found: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ResultsError(f"{path} is no JSON ({error}); delete it and run the sweep again") from error
+        raise ResultsError(
+            f"{path} is not valid JSON ({error}); delete it and run the sweep again"
+        ) from error
+    return found
