@@ -113,3 +113,12 @@ def test_short_dimension_warns():
         QWEN.check_dim(16)
     with pytest.warns(DimensionWarning, match="trained for 384 only"):
         PLAIN.check_dim(128)
+
+
+def test_an_instruction_that_names_the_fields_swallows_nothing():
+    for task in ("{text}", "find {text} in {instruction}"):
+        assert QWEN.render("q", Role.QUERY, task) == f"Instruct: {task}\nQuery:q"
+
+
+def test_another_version_of_the_engine_is_another_space():
+    assert replace(QWEN, engine_version="2").fingerprint != QWEN.fingerprint

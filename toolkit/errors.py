@@ -14,6 +14,7 @@
 
     ToolkitWarning               something works, but not as one may think
     ├── DimensionWarning         a dimension the model was not trained for
+    ├── ModelWarning             a model used otherwise than its makers do, or in a slow way
     ├── InstructionWarning       an instruction for a model without an instruction template
     └── CacheWarning             a damaged cache shard was dropped and will be recomputed
 
@@ -87,6 +88,10 @@ class ToolkitWarning(UserWarning):
 
 class DimensionWarning(ToolkitWarning):
     """A dimension that the model was not trained for."""
+
+
+class ModelWarning(ToolkitWarning):
+    """A model that is used otherwise than its makers do, or in a way that is slow on this machine."""
 
 
 class InstructionWarning(ToolkitWarning):

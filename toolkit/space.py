@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import re
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -54,6 +55,13 @@ class Prompts:
                 f"instruction template {self.instructed!r} must hold both {{instruction}} and {{text}}"
             )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is ever put before a text."""
+        return self.instructed is None and not (self.query or self.document or self.default_instruction)
+
+
+_FIELD = re.compile(r"(\{instruction\}|\{text\})")
 
 # Qwen3-Embedding README: f"Instruct: {task_description}\nQuery:{query}", no space after "Query:".
 QWEN3_PROMPTS = Prompts(
@@ -95,6 +103,9 @@ class EmbeddingSpace:
     pooling : how token states become one vector (``mean``, ``cls``, ``last``).
     max_tokens : texts are cut after this many tokens; 0 where the engine cuts nothing.
     full_dim : length of an uncut vector.
+    engine_version : of the code that computes, as far as a new one may change a vector by more than the
+        rounding of its dtype: the engine's own number, or the versions of the libraries that do the work.
+        Empty where nobody tells it, as a server; its probe vectors, in `revision`, stand for it.
     min_dim : the shortest prefix the model's makers trained or state; ``full_dim`` for a model
         without Matryoshka training.
     prompts : the model's templates; not in the fingerprint, as the cache keys on rendered text.
@@ -109,6 +120,7 @@ class EmbeddingSpace:
     full_dim: int
     min_dim: int
     prompts: Prompts = field(default_factory=Prompts)
+    engine_version: str = ""
 
     @property
     def matryoshka(self) -> bool:
@@ -176,6 +188,12 @@ class EmbeddingSpace:
                 stacklevel=2,
             )
             return f"{task}\n{self.prompts.query}".__add__
-        # Not str.format: an instruction or a text may hold braces of its own.
-        head, tail = self.prompts.instructed.replace("{instruction}", task, 1).split("{text}", 1)
+        # Not str.format, and the template is split before anything is put in: an instruction or a text may
+        # hold braces of its own.
+        parts = _FIELD.split(self.prompts.instructed)
+        place = parts.index("{text}")
+        head, tail = (
+            "".join(task if part == "{instruction}" else part for part in side)
+            for side in (parts[:place], parts[place + 1 :])
+        )
         return lambda text: f"{head}{text}{tail}"

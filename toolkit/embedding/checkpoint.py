@@ -91,6 +91,31 @@ class Checkpoint:
         return "none"
 
     @property
+    def quantization(self) -> str:
+        """The method its weights are stored by, such as ``fp8`` or ``awq``; empty for plain numbers."""
+        stated = self.config.get("quantization_config") or self.config.get("compression_config")
+        return str(stated.get("quant_method") or "an unnamed method") if stated else ""
+
+    @property
+    def leaves_out_prompt(self) -> bool:
+        """Whether its pooling skips the tokens of the prompt, as that of Instructor models does."""
+        return any(
+            self._json(Path(module["path"], "config.json")).get("include_prompt", True) is False
+            for kind, module in self._modules
+            if kind == "Pooling"
+        )
+
+    @property
+    def similarity(self) -> str:
+        """How its makers compare vectors, such as ``cosine`` or ``dot``; empty if they do not say.
+
+        Vectors that its own last stage normalizes have one order by cosine and by inner product.
+        """
+        stated = self._json("config_sentence_transformers.json").get("similarity_fn_name") or ""
+        normalized = any(kind == "Normalize" for kind, _ in self._modules)
+        return "cosine" if normalized and stated in ("dot", "euclidean") else stated
+
+    @property
     def is_bare(self) -> bool:
         """Whether nothing but pooling and normalizing follows the transformer, and no adapter is in it."""
         kinds = {kind for kind, _ in self._modules}
@@ -295,7 +320,9 @@ def _content_hash(folder: Path) -> str:
         if hidden or file.suffix not in _HASHED_SUFFIXES or not file.is_file():
             continue
         status = file.stat()
-        key = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        # A file replaced with its size and time kept still has another inode, or a later change time.
+        stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        key = "|".join(map(str, (file.resolve(), *stamps)))
         if key not in known:
             with file.open("rb") as handle:
                 fresh[key] = hashlib.file_digest(handle, "sha256").hexdigest()

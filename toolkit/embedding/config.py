@@ -29,7 +29,8 @@ class LocalConfig(_Config):
     model : hub id or folder.
     revision : branch, tag or commit on the hub; ignored for a folder.
     device : ``auto`` takes CUDA where there is one.
-    dtype : ``auto`` is bfloat16 on CUDA and float32 on CPU; ``fp8`` needs the packed engine on Hopper
+    dtype : ``auto`` is bfloat16 on CUDA and float32 on CPU, where ``bfloat16`` is faster on processors that
+        have instructions for it (avx512_bf16, amx_bf16); ``fp8`` needs the packed engine on Hopper
         or later.
     max_tokens : longer texts are cut; ``None`` is the model's own limit.
     batch_tokens : tokens in one forward pass; ``None`` chooses from free memory.

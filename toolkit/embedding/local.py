@@ -7,18 +7,22 @@ texts and takes a text that is a picture's address for a picture.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.embedding.checkpoint import Checkpoint, find_checkpoint
 from toolkit.embedding.config import LocalConfig
+from toolkit.embedding.cpu import cpu_instructions
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.eos_token import check_end_token
 from toolkit.embedding.protocol import Block
-from toolkit.errors import ModelError, PlanError
+from toolkit.embedding.verify import check_reports, check_settings, load_reports
+from toolkit.errors import ModelError, ModelWarning, PlanError
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalize
 
@@ -41,6 +45,8 @@ def open_local(config: LocalConfig) -> Engine:
     _check_engine(config, engine=config.engine)  # before anything is downloaded
     device = _device(config.device)
     checkpoint = find_checkpoint(config)
+    check_settings(checkpoint)
+    _warn_of_slow_dtype(config.dtype, device)
     engine = _choose_engine(config, checkpoint)
     if engine == "packed":
         from toolkit.embedding.packed import PackedEmbedder
@@ -84,6 +90,7 @@ class SentenceTransformersEmbedder(Engine):
             model=checkpoint.name,
             revision=checkpoint.revision,
             engine="sentence-transformers",
+            engine_version=_library_versions(),
             dtype=run.dtype,
             pooling=checkpoint.pooling,
             max_tokens=run.max_tokens,
@@ -202,6 +209,12 @@ class SentenceTransformersEmbedder(Engine):
         return int(min(most, max(least, free_bytes * _FREE_MEMORY_SHARE / bytes_per_token)))
 
 
+def _library_versions() -> str:
+    """Major and minor versions of what runs the model: a patch release mends, and moves no vector."""
+    names = ("sentence-transformers", "transformers")
+    return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in names)
+
+
 def _load(config: LocalConfig, checkpoint: Checkpoint, run: _Run) -> SentenceTransformer:
     import torch
     from safetensors import SafetensorError
@@ -216,27 +229,29 @@ def _load(config: LocalConfig, checkpoint: Checkpoint, run: _Run) -> SentenceTra
     bar_was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # it draws one over each tensor, also when piped
     try:
-        if checkpoint.is_sentence_transformer:
-            model = SentenceTransformer(
-                folder,
-                device=run.device,
-                model_kwargs=model_options,
-                trust_remote_code=config.trust_remote_code,
-                local_files_only=True,
-            )
-        else:
-            transformer = Transformer(
-                folder, model_kwargs=model_options, processor_kwargs=options, config_kwargs=options
-            )
-            mode = "lasttoken" if checkpoint.pooling == "last" else checkpoint.pooling
-            pooling = Pooling(transformer.get_embedding_dimension(), mode)
-            model = SentenceTransformer(modules=[transformer, pooling], device=run.device)
+        with load_reports() as reports:
+            if checkpoint.is_sentence_transformer:
+                model = SentenceTransformer(
+                    folder,
+                    device=run.device,
+                    model_kwargs=model_options,
+                    trust_remote_code=config.trust_remote_code,
+                    local_files_only=True,
+                )
+            else:
+                transformer = Transformer(
+                    folder, model_kwargs=model_options, processor_kwargs=options, config_kwargs=options
+                )
+                mode = "lasttoken" if checkpoint.pooling == "last" else checkpoint.pooling
+                pooling = Pooling(transformer.get_embedding_dimension(), mode)
+                model = SentenceTransformer(modules=[transformer, pooling], device=run.device)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"model {checkpoint.name} in {folder} cannot be loaded: {reason}") from error
     finally:
         if bar_was_on:
             transformers_logging.enable_progress_bar()
+    check_reports(checkpoint.name, reports)
     model.truncate_dim = None  # the full vector, whatever cut the folder's settings prefer
     return model.eval()
 
@@ -296,6 +311,23 @@ def _device(wanted: str) -> str:
             f"device {wanted!r} is not there ({torch.cuda.device_count()} CUDA devices); choose auto or cpu"
         )
     return wanted
+
+
+def _warn_of_slow_dtype(dtype: str, device: str) -> None:
+    """16-bit products pay on a processor that has instructions for them; elsewhere each is emulated."""
+    if device != "cpu" or dtype not in ("bfloat16", "float16"):
+        return
+    has = cpu_instructions()
+    needed = (
+        ("avx512_bf16", "amx_bf16", "bf16") if dtype == "bfloat16" else ("amx_fp16", "avx512_fp16", "fphp")
+    )
+    if has and not has & set(needed):
+        warnings.warn(
+            f"dtype {dtype} on a processor without instructions for it ({', '.join(needed)}) is slower than "
+            "float32; leave dtype at auto",
+            ModelWarning,
+            stacklevel=3,
+        )
 
 
 def _dtype(wanted: str, device: str) -> str:

@@ -55,7 +55,9 @@ _FAMILIES = (
     Family(r"text-embedding-3-large", 256),
     # No Matryoshka training, but wrong vectors without the prefixes.
     Family(
-        r"(multilingual-)?e5-(small|base|large)(-v2)?$", None, Prompts(query="query: ", document="passage: ")
+        r"(^|/)(multilingual-)?e5-(small|base|large)(-v2)?$",
+        None,
+        Prompts(query="query: ", document="passage: "),
     ),
 )
 

@@ -32,6 +32,7 @@ class StaticEmbedder(Engine):
             model="wordllama-l2-supercat-256",
             revision=version("wordllama"),
             engine="wordllama",
+            engine_version=version("wordllama"),
             dtype="float32",
             pooling="mean",
             max_tokens=0,

@@ -114,10 +114,9 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _damaged(path: Path, error: Exception) -> ResultsError:
-    if isinstance(error, FileNotFoundError):
-        reason = "is missing"
-    else:
-        reason = f"is damaged ({str(error).splitlines()[0]})"
+    reason = (
+        "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({str(error).splitlines()[0]})"
+    )
     return ResultsError(f"{path} {reason}; make it again with: {finish_command(path.parent)}")
 
 

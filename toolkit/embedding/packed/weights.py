@@ -16,6 +16,10 @@ import torch
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.errors import ModelError
 
+_PLAIN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+# A language model's head, which no vector depends on, and what older checkpoints hold copies of.
+_UNREAD = ("lm_head.weight", "rotary_emb.inv_freq")
+
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
@@ -53,7 +57,7 @@ class Weights:
 def load_weights(folder: Path, shape: DecoderShape, *, device: torch.device, dtype: torch.dtype) -> Weights:
     """Read a checkpoint's safetensors files straight into fused matrices on `device`.
 
-    Raises ModelError naming the first tensor that is missing or of another shape.
+    Raises ModelError naming the first tensor that is missing or of another shape, and any it has no place for.
     """
     from safetensors import safe_open
 
@@ -77,19 +81,34 @@ def load_weights(folder: Path, shape: DecoderShape, *, device: torch.device, dty
                 # Embedding checkpoints leave the prefix out, causal language models have it.
                 where[name.removeprefix("model.")] = (handle, name)
 
+        read: set[str] = set()
+
         def fetch(name: str, into: torch.Tensor) -> None:
             if name not in where:
                 raise ModelError(f"{folder} lacks the tensor {name!r}; it is no complete Qwen3 checkpoint")
             handle, stored = where[name]
             tensor = handle.get_tensor(stored)
+            if tensor.dtype not in _PLAIN_DTYPES:
+                raise ModelError(
+                    f"{folder}: tensor {name!r} is stored as {str(tensor.dtype).removeprefix('torch.')}, which "
+                    "means nothing without its scales; give the checkpoint it was quantized from"
+                )
             if tensor.shape != into.shape:
                 raise ModelError(
                     f"{folder}: tensor {name!r} is {tuple(tensor.shape)}, but config.json asks for "
                     f"{tuple(into.shape)}"
                 )
             into.copy_(tensor)
+            read.add(name)
 
-        return _build(shape, device=device, dtype=dtype, fill=fetch)
+        weights = _build(shape, device=device, dtype=dtype, fill=fetch)
+        surplus = sorted(name for name in where.keys() - read if not name.endswith(_UNREAD))
+        if surplus:
+            raise ModelError(
+                f"{folder} holds {len(surplus)} tensors that a Qwen3 decoder of its config.json has no place for "
+                f"({', '.join(surplus[:3])}); it is another model, or stored in a form that is not understood"
+            )
+        return weights
 
 
 def random_weights(

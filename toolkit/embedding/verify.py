@@ -1,0 +1,121 @@
+"""What must hold of a model before its vectors are believed; whatever cannot be told is refused, by name.
+
+A library that loads a checkpoint fills a tensor it lacks with random numbers and drops one it does not know,
+with a line in a log at most, and the vectors look like any others. Knows nothing of devices or texts.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.embedding.checkpoint import Checkpoint
+from toolkit.errors import ModelError, ModelWarning
+
+_SHOWN = 3
+# Worked out anew from the configuration whenever a model is made; older checkpoints hold copies.
+_RECOMPUTED = ("position_ids", "inv_freq", "masked_bias", "attn.bias")
+# Heads and the pooler read the token states that are pooled here, and nothing pooled here reads them.
+_UNREAD = ("pooler.", "lm_head.", "cls.", "classifier.", "score.")
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What transformers found in one checkpoint: tensors it lacks, and tensors the model has no place for."""
+
+    model: Any
+    missing: frozenset[str]
+    surplus: frozenset[str]
+
+
+def check_settings(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for settings that no engine here follows; warn of one that changes what a score means.
+
+    Reads the model's files only, so that it can be called before weights are loaded.
+    """
+    name = checkpoint.name
+    if checkpoint.quantization:
+        raise ModelError(
+            f"{name} is stored quantized ({checkpoint.quantization}), and whether its scales are applied cannot "
+            "be verified here; give the checkpoint it was made from (dtype 'fp8' quantizes a Qwen3 decoder here)"
+        )
+    if checkpoint.leaves_out_prompt and not checkpoint.prompts.is_plain:
+        raise ModelError(
+            f"{name} leaves its prompt out of the pooling (include_prompt = false in its pooling settings), which "
+            "the engines here do not: every query's vector would differ from its makers'; choose another model"
+        )
+    if checkpoint.similarity not in ("", "cosine"):
+        warnings.warn(
+            f"{name} is meant to be compared by {checkpoint.similarity}, and here all vectors are compared by "
+            "cosine: its ranking may differ from its makers'",
+            ModelWarning,
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def load_reports() -> Iterator[list[LoadReport]]:
+    """Collect what transformers finds in each checkpoint that is loaded within the block.
+
+    sentence-transformers has no way to ask for it. transformers' own `from_pretrained` has
+    (``output_loading_info=True``), so within the block every call asks, whoever makes it.
+    """
+    from transformers import PreTrainedModel
+
+    found: list[LoadReport] = []
+    loads = PreTrainedModel.__dict__["from_pretrained"]
+
+    def asking(kind: type, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - transformers' own
+        model, told = loads.__func__(kind, *arguments, **options | {"output_loading_info": True})
+        found.append(LoadReport(model, frozenset(told["missing_keys"]), frozenset(told["unexpected_keys"])))
+        return (model, told) if options.get("output_loading_info") else model
+
+    with _one_at_a_time:
+        PreTrainedModel.from_pretrained = classmethod(asking)
+        try:
+            yield found
+        finally:
+            PreTrainedModel.from_pretrained = loads
+
+
+def check_reports(name: str, reports: Iterable[LoadReport]) -> None:
+    """Raise ModelError if a tensor that the model reads was missing, or one it should read was left over.
+
+    Left over tensors of parts that the model does not have (a language model's head) change no vector; within
+    a part that it has (a scale beside a matrix, a layer beyond the last) they do.
+    """
+    for report in reports:
+        model = report.model
+        prefix = f"{model.base_model_prefix}." if model.base_model_prefix else ""
+        parts = {part for part, _ in model.named_children()}
+        missing = [tensor for tensor in sorted(report.missing) if not _unread(tensor.removeprefix(prefix))]
+        if missing:
+            raise ModelError(
+                f"the checkpoint of {name} lacks {_list(missing)}; they would be random numbers, so fetch the "
+                "model again"
+            )
+        surplus = [
+            tensor
+            for tensor in sorted(report.surplus)
+            if tensor.removeprefix(prefix).split(".")[0] in parts and not _unread(tensor.removeprefix(prefix))
+        ]
+        if surplus:
+            raise ModelError(
+                f"the checkpoint of {name} holds {_list(surplus)}, which {type(model).__name__} does not read; "
+                "its config.json is that of another model, or it is stored in a form that is not understood"
+            )
+
+
+def _unread(tensor: str) -> bool:
+    return tensor.startswith(_UNREAD) or tensor.endswith(_RECOMPUTED)
+
+
+def _list(tensors: list[str]) -> str:
+    more = f" and {len(tensors) - _SHOWN} more" if len(tensors) > _SHOWN else ""
+    kind = "the tensor" if len(tensors) == 1 else f"{len(tensors)} tensors:"
+    return f"{kind} {', '.join(tensors[:_SHOWN])}{more}"
