@@ -13,7 +13,8 @@ from _record import record
 from all_dims import decaying_vectors
 
 from toolkit.search.exact.compute import available_cores
-from toolkit.search.faiss.index import BuiltIndex, build_index, threads
+from toolkit.search.faiss.backend import build_index
+from toolkit.search.faiss.index import BuiltIndex, threads
 from toolkit.vectors import Vectors
 
 K = 100

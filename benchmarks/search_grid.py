@@ -24,10 +24,13 @@ from _record import ROOT, record
 from all_dims import decaying_vectors
 
 from toolkit.measure.timing import Timed, interleaved
+from toolkit.search.backend import IndexSpec
+from toolkit.search.cut_rows import CutRows
 from toolkit.search.exact.compute import available_cores
 from toolkit.search.exact.search import exact_search
+from toolkit.search.faiss.backend import build_index
 from toolkit.search.faiss.factory import factory_string
-from toolkit.search.faiss.index import BuiltIndex, build_index, pack_signs, threads
+from toolkit.search.faiss.index import BuiltIndex, pack_signs, threads
 from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
@@ -106,10 +109,10 @@ def family_grid(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> di
     family, built, made_for = None, None, None
     for cell in grid:
         if made_for is None or made_for[0] != cell.dim:
-            family = IndexFamily(vectors, cell.dim)
+            family = IndexFamily(CutRows(vectors, cell.dim))
         key = (cell.dim, cell.precision, cell.index)
         if key != made_for:
-            built, made_for = family.build(cell.index, cell.precision), key
+            built, made_for = family.build(IndexSpec(cell.index, cell.precision, cell.dim)), key
         if cell.rescored:
             funnel = Funnel(built, [Stage(rescorer, CANDIDATES)], search_args=dict(cell.search_args))
             found[cell] = funnel.search(funnel.prepare(queries), K)[0].rows

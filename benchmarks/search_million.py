@@ -19,7 +19,8 @@ from all_dims import decaying_vectors
 
 from toolkit.search.exact.compute import available_cores
 from toolkit.search.exact.search import exact_search
-from toolkit.search.faiss.index import build_index, threads
+from toolkit.search.faiss.backend import build_index
+from toolkit.search.faiss.index import threads
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from toolkit.errors import PlanError, ResultsError, VectorError
+from toolkit.search.backend import IndexSpec
+from toolkit.search.cut_rows import CutRows
 from toolkit.search.exact.search import exact_search
-from toolkit.search.faiss.factory import factory_string
-from toolkit.search.faiss.index import BuiltIndex, build_index, check_setting, threads
+from toolkit.search.faiss.backend import build_index
+from toolkit.search.faiss.factory import check_setting, factory_string
+from toolkit.search.faiss.index import BuiltIndex, threads
 from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.vectors import Vectors, normalize, truncate
 
@@ -76,8 +79,8 @@ def test_index_and_precision_become_a_factory_string_faiss_accepts(index, precis
         ("PQ16x8", "int8", 64, 999, "encoding of its own"),
         ("HNSW32", "rabitq", 64, 999, "choose index Flat or IVF"),
         ("Flat", "pq", 50, 999, "multiple of 4"),
-        ("PQ7x8", "float32", 64, 999, "FAISS has no index 'PQ7x8' at dimension 64"),
-        ("Flat", "binary", 12, 999, "dimension 12 is no multiple of 8"),
+        ("PQ7x8", "float32", 64, 999, "cuts a vector into 7 equal parts, which 64 numbers cannot be"),
+        ("Flat", "binary", 12, 999, "dimension 12 is not a multiple of 8"),
         ("IVF64", "float32", 64, 40, "64 lists, more than the corpus's 40 documents; choose IVF6"),
         ("IVF64", "binary", 64, 40, "64 lists"),
         ("IVF64_HNSW32", "opq", 64, 63, "64 lists"),
@@ -107,7 +110,7 @@ def test_parts_shared_in_a_family_cost_no_quality(index, precision):
     cut, queries = truncate(CORPUS.rows, dim), truncate(many, dim)
     exact = exact_search(CORPUS.rows, many, [dim], k=k)[dim]
     wide = {"efSearch": 100} if index.startswith("HNSW") else {"nprobe": 8}
-    shared = IndexFamily(CORPUS, dim).build(index, precision)
+    shared = IndexFamily(CutRows(CORPUS, dim)).build(IndexSpec(index, precision, dim))
     alone = faiss.index_factory(dim, shared.factory, faiss.METRIC_INNER_PRODUCT)
     coded = faiss.downcast_index(getattr(alone, "storage", alone))
     if precision == "pq":
@@ -122,12 +125,17 @@ def test_parts_shared_in_a_family_cost_no_quality(index, precision):
 
 
 def test_a_family_trains_each_shared_part_once():
-    family = IndexFamily(CORPUS, 16)
-    first, second = family.build("IVF8", "int8"), family.build("IVF8", "float16")
+    family = IndexFamily(CutRows(CORPUS, 16))
+    first, second = (family.build(IndexSpec("IVF8", p, 16)) for p in ("int8", "float16"))
     assert first.steps_s["coarse"] == second.steps_s["coarse"]
-    graphs = {family.build("HNSW8", precision).steps_s["graph"] for precision in ("float32", "int8", "pq")}
+    graphs = {
+        family.build(IndexSpec("HNSW8", precision, 16)).steps_s["graph"]
+        for precision in ("float32", "int8", "pq")
+    }
     assert len(graphs) == 1
-    assert family.build("HNSW8", "float32", {"efConstruction": 80}).steps_s["graph"] not in graphs
+    assert (
+        family.build(IndexSpec("HNSW8", "float32", 16, {"efConstruction": 80})).steps_s["graph"] not in graphs
+    )
 
 
 def test_one_build_serves_all_search_arguments_in_any_order():
@@ -173,8 +181,9 @@ def test_a_cut_off_file_is_reported(tmp_path):
 
 
 def test_a_corpus_larger_than_one_block_is_added_whole(monkeypatch, tmp_path):
-    monkeypatch.setattr("toolkit.search.faiss.shared_builds._BLOCK_ROWS", 64)
-    monkeypatch.setattr("toolkit.search.faiss.shared_builds._HELD_BYTES", 0)
+    monkeypatch.setattr("toolkit.search.cut_rows.BLOCK_ROWS", 64)
+    monkeypatch.setattr("toolkit.search.cut_rows._HELD_BYTES", 0)
+    monkeypatch.setattr("toolkit.search.faiss.shared_builds.BLOCK_ROWS", 64)
     monkeypatch.setattr("toolkit.search.faiss.shared_builds._LEAST_TRAINING_ROWS", 512)
     np.save(tmp_path / "rows.npy", CORPUS.rows)
     mapped = Vectors.open(tmp_path / "rows.npy")

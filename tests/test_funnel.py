@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from toolkit.errors import PlanError, VectorError
 from toolkit.search.exact.search import exact_search
-from toolkit.search.faiss.index import build_index, threads
+from toolkit.search.faiss.backend import build_index
+from toolkit.search.faiss.index import threads
 from toolkit.search.funnel import Funnel, Rescorer, Stage
+from toolkit.search.threads import limited
 from toolkit.vectors import Vectors, normalize, truncate
 
 pytest.importorskip("faiss", reason="searching in stages needs FAISS (extra cpu)")
@@ -53,7 +55,7 @@ def test_equals_rescoring_by_hand(dim, candidates, k, workers):
     corpus, queries = Vectors(decaying(200, 64)), decaying(5, 64, seed=2)
     first = build_index(corpus, 16, precision="int8")
     funnel = Funnel(first, [Stage(Rescorer(corpus, dim), candidates)])
-    with threads(workers):
+    with limited(workers), threads(workers):
         found, _ = funnel.search(funnel.prepare(queries), k)
     handed = first.search(truncate(queries, 16), min(200, candidates)).rows
     cosines = truncate(queries, dim).astype(np.float64) @ truncate(corpus.rows, dim).T.astype(np.float64)
@@ -94,7 +96,7 @@ def test_missing_candidates_come_last_and_equal_scores_by_row():
     candidates = np.array([[2, -1, 0, 3, 1]])
     found = Rescorer(corpus, 2).best(np.array([[1, 0]], dtype=np.float32), candidates, 5)
     assert found.rows[0].tolist() == [0, 2, 1, 3, -1]
-    assert found.scores[0].tolist() == [1, 1, 0, 0, -np.inf]
+    assert found.scores[0].tolist() == [1, 1, 0, -np.inf, -np.inf]
 
 
 def test_bytes_are_those_of_each_stage(corpus):

@@ -39,7 +39,7 @@ def test_a_plan_survives_its_own_toml(tmp_path_factory, dims, instructions, k, s
         ({"k": 3}, "k: Input should be greater than or equal to 10"),
         ({"precisions": ["int7"]}, "'float32', 'float16'"),
         ({"dims": []}, "dims"),
-        ({"indexes": [{"factory": "Flat", "sarch": []}]}, "unknown key 'indexes.0.sarch'"),
+        ({"indexes": [{"factory": "Flat", "sarch": []}]}, "unknown key 'indexes[0].sarch'"),
     ],
 )
 def test_unusable_plans_say_what_is_allowed_in_one_line(fields, message):
@@ -52,7 +52,7 @@ def test_unusable_plans_say_what_is_allowed_in_one_line(fields, message):
 def test_plan_file_errors_name_the_file(tmp_path):
     broken = tmp_path / "broken.toml"
     broken.write_text("dims = [")
-    with pytest.raises(PlanError, match=r"broken\.toml is no TOML"):
+    with pytest.raises(PlanError, match=r"broken\.toml is not valid TOML"):
         read_plan(broken)
     with pytest.raises(PlanError, match=r"absent\.toml cannot be read"):
         read_plan(tmp_path / "absent.toml")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toolkit.search.faiss.index import build_index, pack_signs, threads
+from toolkit.search.faiss.backend import build_index
+from toolkit.search.faiss.index import pack_signs, threads
 from toolkit.vectors import Vectors, normalize, truncate
 
 faiss = pytest.importorskip("faiss", reason="these tests need FAISS (extra cpu)")

@@ -1,26 +1,40 @@
-"""A plan laid out: which indexes to build, and which settings each of them serves."""
+"""A plan laid out whole and checked: which indexes to build, and which settings each of them serves.
+
+What an index is and which arguments it takes is its backend's affair; so are the checks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
-from toolkit.errors import PlanError
-from toolkit.experiment.plan import IndexPlan, StagePlan, SweepPlan
+from toolkit.errors import InstructionWarning, PlanError
+from toolkit.experiment.plan import FEWEST_NEIGHBOURS, IndexPlan, StagePlan, SweepPlan
 from toolkit.experiment.setting import RescoreStage, Setting
-from toolkit.search.faiss.factory import BUILD_ARGUMENTS, SEARCH_ARGUMENTS, check_arguments, check_setting
-from toolkit.space import Instruction
+from toolkit.search.backend import AUTO, IndexSpec, backend_of
+from toolkit.space import EmbeddingSpace, Instruction, Role
 
 
 @dataclass(frozen=True)
 class Build:
-    """One index to build, and the settings it serves: its search arguments, second stages, instructions."""
+    """One index to build, and the settings it serves: its search arguments, second stages, instructions.
 
-    dim: int
-    precision: str
-    index: IndexPlan
+    backend : name of the backend that builds it.
+    places : numbers of the plan's `indexes` that ask for it; none for the reference alone.
+    """
+
+    backend: str
+    spec: IndexSpec
     settings: tuple[Setting, ...]
+    places: tuple[int, ...] = ()
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors it holds."""
+        return self.spec.dim
 
     @property
     def slug(self) -> str:
@@ -36,40 +50,119 @@ class Build:
         return hash(self.settings)
 
 
-def lay_out(plan: SweepPlan, dims: Sequence[int], full_dim: int) -> list[Build]:
-    """Every build of a plan, by dimension, with the exact full-dimension reference among its settings."""
-    labels = [Instruction.of(text).label for text in plan.instructions]
-    builds = [
-        Build(dim, precision, index, tuple(_settings(plan, dim, precision, index, labels, full_dim)))
-        for dim in dims
-        for precision in plan.precisions
-        for index in plan.indexes
+def labels_of(plan: SweepPlan, space: EmbeddingSpace | None = None) -> list[str]:
+    """The plan's instructions by label, each once.
+
+    space : of the model, if it is known: of instructions that give the same query texts, the first.
+    """
+    labels = dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
+    return list(labels) if space is None else list(_by_query_text(labels, space).values())
+
+
+def same_instructions(plan: SweepPlan, space: EmbeddingSpace) -> list[str]:
+    """A sentence for each instruction that `labels_of` leaves out."""
+    first = _by_query_text(labels_of(plan), space)
+    return [
+        f"instructions {first[text]!r} and {label!r} give {space.model} the same queries; "
+        f"they are measured once, as {first[text]!r}"
+        for label in labels_of(plan)
+        if first[text := _query_text(label, space)] != label
     ]
-    references = {Setting(full_dim, instruction=label) for label in labels}
-    if references <= {setting for build in builds for setting in build.settings}:
-        return builds
-    flat = IndexPlan(factory="Flat")
-    return [*builds, Build(full_dim, "float32", flat, tuple(sorted(references)))]
+
+
+def _by_query_text(labels: Iterable[str], space: EmbeddingSpace) -> dict[str, str]:
+    first: dict[str, str] = {}
+    for label in labels:
+        first.setdefault(_query_text(label, space), label)
+    return first
+
+
+def _query_text(label: str, space: EmbeddingSpace) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InstructionWarning)  # said where the queries are embedded
+        return space.render("", Role.QUERY, label)
+
+
+def lay_out(
+    plan: SweepPlan, dims: Sequence[int], full_dim: int, *, labels: Sequence[str] | None = None
+) -> list[Build]:
+    """Every build of a plan, by dimension, with the exact full-dimension reference among its settings.
+
+    labels : the instructions to measure; the plan's own if not given. What the plan names twice is there
+    once, with the search arguments of both.
+    """
+    labels = labels_of(plan) if labels is None else labels
+    builds: dict[Setting, Build] = {}
+    for dim, precision, (place, index) in product(dims, plan.precisions, enumerate(plan.indexes)):
+        with _place(f"indexes[{place}]"):
+            backend = backend_of(index.backend, index.factory)
+        spec = IndexSpec(index.factory, precision, dim, index.build)
+        searches = index.search or backend.searches(spec)
+        settings = _settings(plan, index, spec, searches, labels, full_dim)
+        before = builds.setdefault(settings[0].build, Build(backend.name, spec, ()))
+        joined = tuple(dict.fromkeys((*before.settings, *settings)))
+        builds[settings[0].build] = replace(before, settings=joined, places=(*before.places, place))
+    reference = Setting(full_dim)
+    exact = IndexSpec("Flat", "float32", full_dim)
+    flat = builds.setdefault(reference, Build(backend_of(AUTO, "Flat").name, exact, ()))
+    wanted = (replace(reference, instruction=label) for label in labels)
+    builds[reference] = replace(flat, settings=tuple(dict.fromkeys((*flat.settings, *wanted))))
+    return list(builds.values())
 
 
 def check_grid(plan: SweepPlan, builds: Sequence[Build], *, documents: int) -> None:
-    """Raise PlanError for a `k` beyond the corpus or a build FAISS would refuse; builds nothing."""
-    k = plan.k
-    if k > documents:
-        raise PlanError(f"k {k} is more than the corpus holds; choose 10..{documents}")
-    for number, stages in enumerate(plan.rescore):
-        _check_funnel(stages, where=f"rescore[{number}]", k=k)
+    """Raise PlanError, with the place in the plan, for whatever of it cannot work; builds nothing.
+
+    Every backend checks its own indexes, over the whole corpus and over each part that is timed.
+    """
+    if documents < FEWEST_NEIGHBOURS:
+        raise PlanError(
+            f"the corpus holds {documents} documents; quality is measured among the first "
+            f"{FEWEST_NEIGHBOURS} found, so it needs as many at least"
+        )
+    if plan.k > documents:
+        raise PlanError(
+            f"k {plan.k} is more than the corpus's {documents} documents; "
+            f"choose {FEWEST_NEIGHBOURS}..{documents}, or leave it out"
+        )
+    for place, stages in enumerate(plan.rescore):
+        _check_funnel(stages, where=f"rescore[{place}]", k=plan.k)
+    sizes = [(documents, "")] + [
+        (size, f"timing.fractions[{number}] = {fraction} leaves {size} documents: ")
+        for number, (fraction, size) in enumerate(
+            zip(plan.timing.fractions, smaller_sizes(plan, documents), strict=True)
+        )
+    ]
     for build in builds:
-        factory = check_setting(build.index.factory, build.precision, build.dim, documents)
-        check_arguments(factory, build.index.build, known=BUILD_ARGUMENTS)
-        for search in build.index.searches:
-            check_arguments(factory, search, known=SEARCH_ARGUMENTS)
+        backend = backend_of(build.backend, build.spec.index)
+        named = f"indexes[{build.places[0]}]" if build.places else "the exact reference"
+        for size, where in sizes:
+            with _place(f"{where}{named}"):
+                backend.check(build.spec, documents=size, k=plan.k)
+        for place in build.places:
+            for number, arguments in enumerate(plan.indexes[place].search):
+                with _place(f"indexes[{place}].search[{number}]"):
+                    backend.check_search(build.spec, arguments)
+
+
+def smaller_sizes(plan: SweepPlan, documents: int) -> list[int]:
+    """Documents of each part of the corpus that is timed too, in the plan's order; at least k."""
+    return [max(plan.k, round(documents * fraction)) for fraction in plan.timing.fractions]
+
+
+@contextmanager
+def _place(where: str) -> Iterator[None]:
+    """Say where in the plan it is that cannot work."""
+    try:
+        yield
+    except PlanError as error:
+        raise PlanError(f"{where}: {error}") from None
 
 
 def _check_funnel(stages: Sequence[StagePlan], *, where: str, k: int) -> None:
     for place, stage in enumerate(stages):
-        if min(stage.numbers) < k:
-            few = min(stage.numbers)
+        few = min(stage.numbers)
+        if few < k:
             raise PlanError(
                 f"{where}[{place}].candidates = {few} is below k = {k}: it counts documents, whatever k is "
                 f"(plans of older versions counted multiples of k: {few} there is {few * k} now); "
@@ -84,29 +177,40 @@ def _check_funnel(stages: Sequence[StagePlan], *, where: str, k: int) -> None:
 
 
 def _settings(
-    plan: SweepPlan, dim: int, precision: str, index: IndexPlan, labels: list[str], full_dim: int
+    plan: SweepPlan,
+    index: IndexPlan,
+    spec: IndexSpec,
+    searches: Sequence[Mapping[str, int]],
+    labels: Sequence[str],
+    full_dim: int,
 ) -> list[Setting]:
-    funnels: list[tuple[RescoreStage, ...]] = [()]
-    for stages in plan.rescore:
-        dims = [full_dim if stage.dim == "full" else stage.dim for stage in stages]
-        # A stage that sees no more of a vector than the one before it cannot change the order.
-        if dims[-1] > dim or precision != "float32":
-            funnels += [
-                tuple(map(RescoreStage, dims, handed))
-                for handed in product(*(stage.numbers for stage in stages))
-                if list(handed) == sorted(handed, reverse=True)
-            ]
     return [
         Setting(
-            dim=dim,
-            precision=precision,
+            dim=spec.dim,
+            precision=spec.precision,
             index=index.factory,
             build_args=index.build,
             search_args=search,
             rescore=funnel,
             instruction=label,
+            backend=index.backend,
         )
         for label in labels
-        for search in index.searches
-        for funnel in funnels
+        for search in searches
+        for funnel in _funnels(plan, spec, full_dim)
     ]
+
+
+def _funnels(plan: SweepPlan, spec: IndexSpec, full_dim: int) -> list[tuple[RescoreStage, ...]]:
+    """No later stage at all, and each of the plan's with each of its numbers of candidates."""
+    funnels: list[tuple[RescoreStage, ...]] = [()]
+    for stages in plan.rescore:
+        dims = [full_dim if stage.dim == "full" else stage.dim for stage in stages]
+        # A stage that sees no more of a vector than the one before it cannot change the order.
+        if dims[-1] > spec.dim or spec.precision != "float32":
+            funnels += [
+                tuple(map(RescoreStage, dims, handed))
+                for handed in product(*(stage.numbers for stage in stages))
+                if list(handed) == sorted(handed, reverse=True)
+            ]
+    return funnels

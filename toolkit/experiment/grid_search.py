@@ -1,28 +1,30 @@
 """Build, search and time every index of a plan, saving each result before the next begins.
 
-Indexes of one dimension are built as a family, which makes what they share once. All of them are timed
-in turns, round by round; those that do not fit into memory together are read from disk in each round.
+Indexes of one backend and dimension come from one builder, which makes what they share once. All of them
+are timed in turns, round by round; those that do not fit into memory together are read from disk in each
+round. Knows of indexes only what their protocol says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 
-from toolkit.experiment.grid import Build
+from toolkit.errors import ResultsError
+from toolkit.experiment.grid import Build, smaller_sizes
 from toolkit.experiment.index_store import IndexStore
 from toolkit.experiment.plan import SweepPlan, TimingPlan
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.measure.timing import Timed, interleaved
 from toolkit.progress import progress_bar
+from toolkit.search.backend import Backend, Index, backend_of, threads
+from toolkit.search.empty_last import CorpusBuilder
 from toolkit.search.exact.compute import available_cores
-from toolkit.search.faiss.index import BuiltIndex, on_gpu, threads
-from toolkit.search.faiss.shared_builds import IndexFamily
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 
@@ -41,7 +43,7 @@ class Searchable:
     def _rescorers(self) -> dict[int, Rescorer]:
         return {}
 
-    def funnel(self, built: BuiltIndex, setting: Setting) -> Funnel:
+    def funnel(self, built: Index, setting: Setting) -> Funnel:
         """A setting's first index with its later stages, whose norms are worked out once a dimension."""
         stages = []
         for dim, candidates in setting.rescore:
@@ -57,13 +59,20 @@ def search_grid(
     """Bring the raw store up to date with `builds`: what it already holds is not done again."""
     todo = [build for build in builds if _unfinished(store, build, plan.timing)]
     index_store = IndexStore(store.index_folder)
+    builders: dict[tuple[str, int], CorpusBuilder] = {}
     with progress_bar(total=len(todo), label="build and search", unit="index", show=progress) as bar:
-        for dim, at_dim in groupby(todo, key=lambda build: build.dim):
-            family = IndexFamily(vectors.corpus, dim, seed=plan.seed)
-            for build in at_dim:
-                _build(store, index_store, family, build)
-                _search(store, on_gpu(index_store.get(build.slug)), build, vectors, k=plan.k)
-                bar.update()
+        # By dimension, so that what a backend's builds share there is let go before the next.
+        for build in sorted(todo, key=lambda build: build.dim):
+            builders = {key: builder for key, builder in builders.items() if key[1] == build.dim}
+            backend, key = backend_of(build.backend, build.spec.index), (build.backend, build.dim)
+            if store.build(build.slug) is None or not index_store.has(build.slug, backend):
+                if key not in builders:
+                    builders[key] = CorpusBuilder(backend, vectors.corpus, build.dim, seed=plan.seed)
+                with threads(available_cores(), [backend]):
+                    index_store.put(build.slug, builders[key].build(build.spec))
+                _save_facts(store, index_store.get(build.slug, backend), build)
+            _search(store, index_store, build, vectors, k=plan.k)
+            bar.update()
     _time(store, index_store, todo, vectors, plan=plan, progress=progress)
     index_store.clear()
 
@@ -73,8 +82,7 @@ def time_smaller(
 ) -> dict[int, RawStore]:
     """Build and time the grid over random parts of the corpus; returns {documents: its raw store}."""
     stores = {}
-    for fraction in plan.timing.fractions:
-        documents = max(plan.k, round(len(vectors.corpus) * fraction))
+    for documents in smaller_sizes(plan, len(vectors.corpus)):
         part = store.part(documents)
         drawn = np.random.default_rng(plan.seed).permutation(len(vectors.corpus))[:documents]
         smaller = Searchable(part.mapped(vectors.corpus.take(np.sort(drawn))), vectors.queries)
@@ -91,27 +99,26 @@ def _unfinished(store: RawStore, build: Build, timing: TimingPlan) -> bool:
     )
 
 
-def _build(store: RawStore, index_store: IndexStore, family: IndexFamily, build: Build) -> None:
-    if index_store.has(build.slug) and store.build(build.slug) is not None:
-        return
-    built = family.build(build.index.factory, build.precision, build.index.build)
-    index_store.put(build.slug, built)
+def _save_facts(store: RawStore, built: Index, build: Build) -> None:
     facts = {
-        "factory": built.factory,
+        "backend": build.backend,
+        "factory": built.description,
         "build_s": built.build_s,
         "steps_s": dict(built.steps_s),
         "index_bytes": built.index_bytes,
         "peak_bytes": built.peak_bytes,
-        "index_device": on_gpu(built).device,
     }
-    store.save_build(build.slug, facts)
+    # Where it was searched before it had to be built again stays settled: neighbours do not mix.
+    before = store.build(build.slug) or {}
+    store.save_build(build.slug, facts | {name: before[name] for name in ("index_device",) if name in before})
 
 
-def _search(store: RawStore, built: BuiltIndex, build: Build, vectors: Searchable, *, k: int) -> None:
-    with threads(available_cores()):
-        for setting in build.settings:
-            if store.neighbours(setting) is not None:
-                continue
+def _search(store: RawStore, index_store: IndexStore, build: Build, vectors: Searchable, *, k: int) -> None:
+    """Search every setting that lacks its neighbours, and note on which device an index is searched."""
+    missing = [setting for setting in build.settings if store.neighbours(setting) is None]
+    backend = backend_of(build.backend, build.spec.index)
+    with _placed(store, index_store, build, backend) as built, threads(available_cores(), [backend]):
+        for setting in missing:
             queries = vectors.queries[setting.instruction]
             if setting.rescore:
                 funnel = vectors.funnel(built, setting)
@@ -119,6 +126,27 @@ def _search(store: RawStore, built: BuiltIndex, build: Build, vectors: Searchabl
             else:
                 found = built.search(queries.at(build.dim), k, dict(setting.search_args))
             store.save_neighbours(setting, found)
+
+
+@contextmanager
+def _placed(store: RawStore, index_store: IndexStore, build: Build, backend: Backend) -> Iterator[Index]:
+    """The index on the device where it is searched, which is settled once, at the first time."""
+    index, facts = index_store.get(build.slug, backend), store.build(build.slug)
+    settled = facts.get("index_device")
+    placed = index if settled == index.device else index.accelerated()
+    try:
+        if settled is None:
+            store.save_build(build.slug, facts | {"index_device": placed.device})
+        elif placed.device != settled:
+            raise ResultsError(
+                f"index {build.spec.index!r} at dimension {build.dim} was searched on the {settled} and now "
+                f"only the {placed.device} can take it; free the {settled} and go on with resume=True "
+                "(--resume)"
+            )
+        yield placed
+    finally:
+        if placed is not index:
+            placed.close()
 
 
 def _time(
@@ -137,20 +165,37 @@ def _time(
     total = sum(lacking.values())
     with progress_bar(total=total, label="time searches", unit="index", show=progress) as bar:
         for turn in range(max(lacking.values(), default=0)):
-            for group in index_store.groups([build.slug for build in builds if lacking[build] > turn]):
-                loaded = {
-                    build: on_gpu(index_store.get(build.slug)) for build in builds if build.slug in group
-                }
-                timed = {
-                    search: _timed(built, search, vectors, some, k=plan.k)
-                    for build, built in loaded.items()
-                    for search in build.searches
-                }
-                _time_one_round(store, timed, timing, seed=plan.seed + turn)
-                bar.update(len(loaded))
+            due = [build for build in builds if lacking[build] > turn]
+            for group in _groups(store, index_store, due):
+                with ExitStack() as held:
+                    loaded = {
+                        build: held.enter_context(
+                            _placed(store, index_store, build, backend_of(build.backend, build.spec.index))
+                        )
+                        for build in group
+                    }
+                    timed = {
+                        search: _timed(built, search, vectors, some, k=plan.k)
+                        for build, built in loaded.items()
+                        for search in build.searches
+                    }
+                    backends = [backend_of(build.backend, build.spec.index) for build in group]
+                    _time_one_round(store, timed, timing, backends=backends, seed=plan.seed + turn)
+                bar.update(len(group))
 
 
-def _timed(built: BuiltIndex, search: Setting, vectors: Searchable, queries: np.ndarray, *, k: int) -> Timed:
+def _groups(store: RawStore, index_store: IndexStore, builds: Sequence[Build]) -> Iterator[list[Build]]:
+    """Builds that are timed in turns: as many as fit into memory together; on another device, one by one."""
+    facts = {build.slug: store.build(build.slug) for build in builds}
+    on_cpu = {
+        name: int(known["index_bytes"]) for name, known in facts.items() if known["index_device"] == "cpu"
+    }
+    for group in index_store.groups(on_cpu):
+        yield [build for build in builds if build.slug in group]
+    yield from ([build] for build in builds if build.slug not in on_cpu)
+
+
+def _timed(built: Index, search: Setting, vectors: Searchable, queries: np.ndarray, *, k: int) -> Timed:
     if not search.rescore:
         return Timed(built.bare_search(k, dict(search.search_args)), truncate(queries, built.dim))
     funnel = vectors.funnel(built, search)
@@ -162,11 +207,16 @@ def _rounds(store: RawStore, build: Build) -> int:
 
 
 def _time_one_round(
-    store: RawStore, timed: Mapping[Setting, Timed], timing: TimingPlan, *, seed: int
+    store: RawStore,
+    timed: Mapping[Setting, Timed],
+    timing: TimingPlan,
+    *,
+    backends: Sequence[Backend],
+    seed: int,
 ) -> None:
     fresh: dict[Setting, dict[str, np.ndarray]] = {search: {} for search in timed}
     for place, count in enumerate(timing.threads):
-        with threads(count or available_cores()):
+        with threads(count or available_cores(), backends):
             for search, samples in interleaved(timed, rounds=1, seed=seed).items():
                 fresh[search] |= {
                     f"single_ms_{place}": samples.single_ms,

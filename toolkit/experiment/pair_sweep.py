@@ -14,6 +14,7 @@ from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
 from toolkit.experiment.derive import Tables, summarise
+from toolkit.experiment.grid import labels_of
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
@@ -23,7 +24,7 @@ from toolkit.measure.quality import bitext_hits
 from toolkit.progress import progress_bar
 from toolkit.search.exact.search import exact_search
 from toolkit.search.neighbours import Neighbours
-from toolkit.space import EmbeddingSpace, Instruction, Role
+from toolkit.space import EmbeddingSpace, Role
 from toolkit.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class PairSweep:
 
     def settings(self, space: EmbeddingSpace) -> list[Setting]:
         """Every row to be measured."""
-        labels = dict.fromkeys(Instruction.of(text).label for text in self.plan.instructions)
+        labels = labels_of(self.plan, space)
         dims = self.plan.dims_for(space)
         return [Setting(dim, instruction=label) for label in labels for dim in dims]
 
@@ -103,7 +104,7 @@ class PairSweep:
     ) -> Sides:
         """Both sides as queries: similarity is symmetric, so both carry the instruction, as in mteb."""
         sides = {}
-        for label in dict.fromkeys(Instruction.of(text).label for text in self.plan.instructions):
+        for label in labels_of(self.plan, embedder.space):
             left, right = (
                 embed_texts(
                     embedder, side, role=Role.QUERY, instruction=label, cache=cache, progress=progress

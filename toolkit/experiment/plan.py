@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolkit.embedding.config import EmbedderConfig, parse_spec
 from toolkit.errors import DimensionError, PlanError
 from toolkit.measure.metrics import metric_named
-from toolkit.search.faiss.factory import PRECISIONS
+from toolkit.search.backend import AUTO, PRECISIONS
 from toolkit.space import EmbeddingSpace
 
 Precision = Literal[PRECISIONS]
 _SMALLEST_AUTO_DIM = 32
+# As the quality measures look at the first 10.
+FEWEST_NEIGHBOURS = 10
 # How a plan names an embedder or a set that was handed over as an object; it cannot be opened again.
 OBJECT_SPEC = "object:"
 
@@ -28,29 +30,32 @@ class _Plan(BaseModel):
 
 
 class IndexPlan(_Plan):
-    """One FAISS index: how it is built, and each way it is searched.
+    """One index: how it is built, and each way it is searched.
 
-    factory : FAISS factory string, ``Flat``, ``HNSW32``, ``IVF256`` ..; the precision is swept apart.
+    factory : the index as its backend names it: for FAISS a factory string, ``Flat``, ``HNSW32``,
+        ``IVF256`` ..; the precision is swept apart. ``<backend>:<index>`` names both, ``exact`` is the
+        exact scan, which needs no FAISS.
     build : build arguments, for example ``{efConstruction = 80}``.
     search : search arguments, one setting each, for example ``[{efSearch = 32}, {efSearch = 128}]``;
-        empty means this package's curve for that kind of index.
+        empty means the backend's curve for that kind of index.
+    backend : ``faiss``, ``exact`` or any other that is installed; ``auto`` is FAISS, or for ``Flat`` where
+        FAISS is not installed, the exact scan.
     """
 
-    factory: str
+    factory: Annotated[str, Field(pattern=r"^[^\s:]+$")]
     build: dict[str, int] = Field(default_factory=dict)
     search: list[dict[str, int]] = Field(default_factory=list)
+    backend: Annotated[str, Field(pattern=r"^[^\s:]+$")] = AUTO
 
-    @property
-    def searches(self) -> list[dict[str, int]]:
-        """The search arguments to measure; at least one."""
-        if self.search:
-            return self.search
-        if "HNSW" in self.factory:
-            return [{"efSearch": width} for width in (16, 32, 64, 128)]
-        lists = re.search(r"IVF(\d+)", self.factory)
-        if lists:
-            return [{"nprobe": probed} for probed in (1, 4, 16, 64) if probed <= int(lists[1])]
-        return [{}]
+    @model_validator(mode="before")
+    @classmethod
+    def _named_with_its_backend(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw input
+        if not isinstance(value, dict) or not isinstance(value.get("factory"), str):
+            return value
+        backend, mark, index = value["factory"].partition(":")
+        if value["factory"] == "exact":
+            backend, mark, index = "exact", ":", "Flat"
+        return value | {"backend": backend, "factory": index} if mark else value
 
 
 class StagePlan(_Plan):
@@ -96,7 +101,8 @@ class SweepPlan(_Plan):
     instructions : ``default`` is the model's own, ``none`` no instruction, else the text.
     rescore : later stages to try beside plain one-stage search: ``{dim = "full", candidates = 400}``, or a
         list of such stages for a longer funnel. They read float32 rows from a memory-mapped file.
-    k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100.
+    k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100. The default is no
+        more than the corpus holds.
     metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``, ``overlap@10`` ..; the
         first is what settings are judged by. ``"auto"`` is nDCG@10, recall@1, @10 and @100, MRR@10, MAP@k and
         overlap@10, as far as k goes; on a set of pairs, its one measure.
@@ -110,7 +116,7 @@ class SweepPlan(_Plan):
     indexes: Annotated[list[IndexPlan], Field(min_length=1)] = [IndexPlan(factory="Flat")]
     instructions: Annotated[list[str], Field(min_length=1)] = ["default"]
     rescore: list[Annotated[list[StagePlan], Field(min_length=1)]] = Field(default_factory=list)
-    k: Annotated[int, Field(ge=10)] = 100
+    k: Annotated[int, Field(ge=FEWEST_NEIGHBOURS)] = 100
     metrics: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = "auto"
     max_queries: Annotated[int, Field(ge=0)] = 2_000
     timing: TimingPlan = Field(default_factory=TimingPlan)
@@ -180,6 +186,12 @@ class SweepPlan(_Plan):
                 space.check_dim(dim)
         return self.dims_within(space.full_dim)
 
+    def for_corpus(self, documents: int) -> SweepPlan:
+        """The plan for a corpus of that size: a `k` that nobody chose is no larger than the corpus."""
+        if "k" in self.model_fields_set or not FEWEST_NEIGHBOURS <= documents < self.k:
+            return self
+        return self.model_copy(update={"k": documents})
+
     def to_toml(self) -> str:
         """The plan as TOML that `read_plan` reads back to an equal plan."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
@@ -199,7 +211,7 @@ def make_plan(**fields: Any) -> SweepPlan:  # noqa: ANN401 - each field has its 
     try:
         return SweepPlan(**fields)
     except ValidationError as error:
-        raise PlanError(_one_line(error, SweepPlan)) from None
+        raise PlanError(_one_line(error, SweepPlan, fields)) from None
 
 
 def read_plan(path: str | Path) -> SweepPlan:
@@ -209,30 +221,52 @@ def read_plan(path: str | Path) -> SweepPlan:
     except OSError as error:
         raise PlanError(f"plan {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"plan {path} is no TOML: {error}") from None
+        raise PlanError(f"plan {path} is not valid TOML: {error}") from None
     try:
         return make_plan(**fields)
     except PlanError as error:
         raise PlanError(f"plan {path}: {error}") from None
 
 
-def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    findings = []
+def _one_line(error: ValidationError, model: type[BaseModel], given: Mapping[str, Any]) -> str:
+    findings: dict[str, str] = {}
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "plan"
+        where = _path(problem["loc"], given) or "plan"
         if problem["type"] == "extra_forbidden":
             key = str(problem["loc"][-1])
             allowed = sorted(model.model_fields) if len(problem["loc"]) == 1 else []
             near = get_close_matches(key, allowed, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             keys = f"; allowed: {', '.join(allowed)}" if allowed else ""
-            findings.append(f"unknown key {where!r}{hint}{keys}")
+            findings[where] = f"unknown key {where!r}{hint}{keys}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             value = problem.get("input")
             shown = "" if isinstance(value, dict) else f" (got {value!r})"
-            findings.append(f"{where}: {message}{shown}")
-    return "; ".join(dict.fromkeys(findings))
+            # Where a key takes one of two types, each says what it misses.
+            before = findings.get(where)
+            said = f"{where}: {message}{shown}"
+            findings[where] = f"{before.removesuffix(shown)}, or: {message}{shown}" if before else said
+    # What is wrong inside a list says more than that the whole should have been of another type.
+    inner = [
+        said
+        for where, said in findings.items()
+        if not any(other != where and other.startswith((f"{where}[", f"{where}.")) for other in findings)
+    ]
+    return "; ".join(inner)
+
+
+def _path(location: Sequence[int | str], given: object) -> str:
+    """``indexes[1].search[0].nprobe``: pydantic's location without the names of types it tried."""
+    path = ""
+    for place, part in enumerate(location, start=1):
+        if isinstance(part, int):
+            path += f"[{part}]"
+            given = given[part] if isinstance(given, list | tuple) and part < len(given) else None
+        elif isinstance(given, Mapping) and (part in given or place == len(location)):
+            path += f".{part}" if path else part
+            given = given.get(part)
+    return path
 
 
 def resolve_plan(plan: SweepPlan | str | Path | None = None, **fields: Any) -> SweepPlan:  # noqa: ANN401
@@ -240,7 +274,7 @@ def resolve_plan(plan: SweepPlan | str | Path | None = None, **fields: Any) -> S
     if plan is None:
         return make_plan(**fields)
     base = plan if isinstance(plan, SweepPlan) else read_plan(plan)
-    return make_plan(**(base.model_dump() | fields)) if fields else base
+    return make_plan(**(base.model_dump(exclude_unset=True) | fields)) if fields else base
 
 
 def parse_dims(text: str) -> list[int] | Literal["auto"]:

@@ -5,6 +5,7 @@ Everything measured is in the raw store before the next step needs it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,9 +16,9 @@ from toolkit.data.sets import RetrievalSet
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
-from toolkit.errors import DataError
+from toolkit.errors import DataError, ToolkitWarning
 from toolkit.experiment.derive import Tables, derive, derive_scaling
-from toolkit.experiment.grid import Build, check_grid, lay_out
+from toolkit.experiment.grid import Build, check_grid, labels_of, lay_out, same_instructions
 from toolkit.experiment.grid_search import Searchable, search_grid, time_smaller
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
@@ -25,7 +26,7 @@ from toolkit.experiment.store import RawStore, writing
 from toolkit.measure.metrics import ChosenMetrics, choose_metrics
 from toolkit.progress import progress_bar
 from toolkit.search.exact.search import exact_search
-from toolkit.space import EmbeddingSpace, Instruction, Role
+from toolkit.space import EmbeddingSpace, Role
 from toolkit.vectors import Vectors
 
 # A corpus larger than this share of free memory is written to a file and mapped.
@@ -76,7 +77,9 @@ class RetrievalSweep:
 
     def settings(self, space: EmbeddingSpace) -> list[Setting]:
         """Every row to be measured."""
-        builds = lay_out(self.plan, self.plan.dims_for(space), space.full_dim)
+        for sentence in same_instructions(self.plan, space):
+            warnings.warn(sentence, ToolkitWarning, stacklevel=2)
+        builds = self._laid_out(self.plan.dims_for(space), space)
         self._check_grid(builds)
         return [setting for build in builds for setting in build.settings]
 
@@ -100,7 +103,7 @@ class RetrievalSweep:
             label: embed_texts(
                 embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress
             )
-            for label in dict.fromkeys(Instruction.of(text).label for text in plan.instructions)
+            for label in labels_of(plan, embedder.space)
         }
         return Searchable(corpus, queries)
 
@@ -110,7 +113,7 @@ class RetrievalSweep:
         """Fill the store with what it lacks, and derive the tables from it."""
         plan = self.plan
         dims = plan.dims_within(space.full_dim)
-        builds = lay_out(plan, dims, space.full_dim)
+        builds = self._laid_out(dims, space)
         _search_exactly(store, vectors, dims, k=plan.k, progress=progress)
         search_grid(store, builds, vectors, plan=plan, progress=progress)
         smaller = time_smaller(store, builds, vectors, plan=plan, progress=progress)
@@ -127,6 +130,9 @@ class RetrievalSweep:
         for one in (store, *smaller.values()):
             one.drop_corpus()
         return replace(tables, scaling=scaling)
+
+    def _laid_out(self, dims: Sequence[int], space: EmbeddingSpace) -> list[Build]:
+        return lay_out(self.plan, dims, space.full_dim, labels=labels_of(self.plan, space))
 
     def _check_grid(self, builds: Sequence[Build]) -> None:
         check_grid(self.plan, builds, documents=len(self.data.docs))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from toolkit.errors import PlanError
+from toolkit.search.backend import AUTO
 
 Arguments = tuple[tuple[str, int], ...]
-AUTO = "auto"
 
 # The columns that tell settings apart in every table, as text (`dim` as a number).
 SETTING_COLUMNS = (

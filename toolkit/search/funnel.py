@@ -1,7 +1,7 @@
 """Search in stages: a short or coarse first stage, then exact scores of its candidates at a longer dimension.
 
 Knows nothing of quality or of plans. The idea is Matryoshka's adaptive retrieval (Kusupati et al.
-2022, section 4.3): the cheap stage reads every vector, the dear one only the few that remain.
+2022, section 4.3): the cheap stage reads every vector, the expensive one only the few that remain.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from time import perf_counter
 import numpy as np
 
 from toolkit.errors import PlanError, VectorError
-from toolkit.search.faiss.factory import load_faiss
-from toolkit.search.faiss.index import BuiltIndex
+from toolkit.search.backend import Index
+from toolkit.search.exact.compute import LAST
 from toolkit.search.neighbours import Neighbours
+from toolkit.search.threads import thread_count
 from toolkit.vectors import Vectors, truncate
 
 _BLOCK_ROWS = 16_384
@@ -48,6 +49,7 @@ class Rescorer:
                 1.0, norms, out=inverse[start : start + len(block)], where=norms > 0, casting="same_kind"
             )
         self._inverse = inverse
+        self._some_empty = bool((inverse == 0).any())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -58,7 +60,7 @@ class Rescorer:
         return self._rows.size * 4 + self._inverse.nbytes
 
     def best(self, queries: np.ndarray, candidates: np.ndarray, keep: int) -> Neighbours:
-        """The `keep` best of each query's candidates, best first; equal scores by the lower row.
+        """The `keep` best of each query's candidates, best first; equal scores by row, empty texts last.
 
         queries : (q, dim) float32, cut and normalized; candidates : (q, c) rows, -1 for none.
         """
@@ -66,7 +68,7 @@ class Rescorer:
         rows = np.empty((count, keep), dtype=np.int64)
         scores = np.empty((count, keep), dtype=np.float32)
         work = partial(self._best_of_each, queries, candidates, rows, scores)
-        workers = min(load_faiss().omp_get_max_threads(), count)
+        workers = min(thread_count(), count)
         if workers == 1:
             work(range(count))
         else:
@@ -88,10 +90,14 @@ class Rescorer:
             # In rising order a mapped file is read forwards, and a stable sort settles equal scores.
             some = np.sort(candidates[i])
             cosines = (self._rows[some] @ queries[i]) * self._inverse[some]
+            if self._some_empty:
+                cosines[self._inverse[some] == 0] = LAST
             cosines[some < 0] = -np.inf
             order = np.argsort(-cosines, kind="stable")[:keep]
             rows[i] = some[order]
             scores[i] = cosines[order]
+            if self._some_empty:
+                scores[i][scores[i] == LAST] = -np.inf
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Funnel:
 
     def __init__(
         self,
-        first: BuiltIndex,
+        first: Index,
         stages: Sequence[Stage],
         *,
         search_args: Mapping[str, int] | None = None,

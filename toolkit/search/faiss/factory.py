@@ -12,25 +12,31 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from toolkit.errors import MissingPackageError, PlanError
+from toolkit.search.backend import PRECISIONS
 
 # Numbers in one sub-quantizer of a product quantizer: 8 bits for 4 numbers, 16 times below float32.
 PQ_NUMBERS_PER_BYTE = 4
 
-PRECISIONS = (
-    "float32",
-    "float16",
-    "bfloat16",
-    "int8",
-    "uint4",
-    "binary",
-    "pq",
-    "opq",
-    "rabitq",
-)
 _SCALAR_CODES = {"float16": "SQfp16", "bfloat16": "SQbf16", "int8": "SQ8", "uint4": "SQ4"}
 # Index names without an encoding of their own: the precision completes them.
 _FAMILIES = re.compile(r"Flat|HNSW\d*|IVF\d+(_HNSW\d+)?(,Flat)?")
 _BINARY = re.compile(r"BFlat|BHNSW\d*|BIVF\d+(_HNSW\d+)?")
+
+# Numbers in a factory string that FAISS takes without a look, and then divides by or allocates for:
+# (what, pattern, least, most).
+_BOUNDS = (
+    ("links of a node (HNSW<links>)", re.compile(r"HNSW(\d+)"), 2, 1_024),
+    ("lists (IVF<lists>)", re.compile(r"IVF(\d+)"), 1, 1 << 24),
+    ("bytes of a code (PQ<parts>)", re.compile(r"(?<!O)PQ(\d+)"), 1, 1 << 16),
+    ("bits of a part (PQ<parts>x<bits>)", re.compile(r"(?<!O)PQ\d+x(\d+)"), 1, 16),
+    ("parts of a rotation (OPQ<parts>)", re.compile(r"OPQ(\d+)"), 1, 1 << 16),
+    (
+        "dimensions kept (PCA<n>, RR<n>)",
+        re.compile(r"(?:PCAW?R?|RR)(\d+)"),
+        1,
+        1 << 20,
+    ),
+)
 
 BUILD_ARGUMENTS = {"efConstruction": "HNSW", "niter": "IVF"}
 SEARCH_ARGUMENTS = {"efSearch": "HNSW", "nprobe": "IVF"}
@@ -63,7 +69,7 @@ def factory_string(index: str, precision: str, dim: int) -> str:
     if _BINARY.fullmatch(index):
         if precision != "binary":
             raise PlanError(
-                f"index {index!r} stores one bit a number, not {precision}; choose precision 'binary'"
+                f"index {index!r} stores one bit per number, not {precision}; choose precision 'binary'"
             )
         return index
     if not _FAMILIES.fullmatch(index):
@@ -134,19 +140,33 @@ def make_index(factory: str, dim: int):
     faiss = load_faiss()
     binary = is_binary(factory)
     if binary and dim % 8:
-        raise PlanError(f"index {factory!r} packs 8 numbers a byte; dimension {dim} is no multiple of 8")
+        raise PlanError(f"index {factory!r} packs 8 numbers a byte; dimension {dim} is not a multiple of 8")
+    _check_numbers(factory, dim)
     try:
         if binary:
             made = faiss.index_binary_factory(dim, factory)
         else:
             made = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0].rsplit("Error: ", 1)[-1]
+    except RuntimeError:
         raise PlanError(
-            f"FAISS has no index {factory!r} at dimension {dim} ({reason}); "
+            f"FAISS has no index {factory!r} at dimension {dim}; "
             "see its wiki page 'The index factory' for the strings there are"
         ) from None
     return made
+
+
+def _check_numbers(factory: str, dim: int) -> None:
+    """FAISS ends the process for HNSW0, and takes 100 GB for IVF with too many zeros."""
+    for what, pattern, least, most in _BOUNDS:
+        for number in map(int, pattern.findall(factory)):
+            if not least <= number <= most:
+                raise PlanError(f"index {factory!r}: {number} {what} cannot work; choose {least}..{most}")
+    parts = re.fullmatch(r"(?:IVF\d+(?:_HNSW\d+)?,|HNSW\d*_)?PQ(\d+)(?:x\d+)?", factory)
+    if parts and dim % int(parts[1]):
+        raise PlanError(
+            f"index {factory!r} cuts a vector into {parts[1]} equal parts, which {dim} numbers cannot be; "
+            f"choose a divisor of {dim}"
+        )
 
 
 def check_arguments(factory: str, arguments: Mapping[str, int], *, known: Mapping[str, str]) -> None:
@@ -158,6 +178,12 @@ def check_arguments(factory: str, arguments: Mapping[str, int], *, known: Mappin
             raise PlanError(f"index {factory!r} has no {name}; it belongs to {known[name]} indexes")
         if value < 1:
             raise PlanError(f"{name}={value} of index {factory!r} must be at least 1")
+
+
+def reason_of(error: Exception) -> str:
+    """What a FAISS error says in words, without the C++ it comes from."""
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return said.rsplit("failed: ", 1)[-1].rsplit("Error: ", 1)[-1].strip("'")
 
 
 def inner_index(index):  # noqa: ANN001

@@ -7,45 +7,37 @@ Knows nothing of quality or of timing. Build arguments are apart from search arg
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.errors import PlanError, ResultsError, VectorError
+from toolkit.errors import PlanError, ResultsError, ToolkitWarning, VectorError
 from toolkit.files import write_atomically
+from toolkit.search.backend import BareSearch
 from toolkit.search.faiss.factory import (
     SEARCH_ARGUMENTS,
     check_arguments,
-    check_setting,
-    factory_string,
     inner_index,
     is_binary,
     load_faiss,
+    reason_of,
 )
 from toolkit.search.neighbours import Neighbours
 
 if TYPE_CHECKING:
     import faiss
 
-    from toolkit.vectors import Vectors
-
-__all__ = [
-    "BuiltIndex",
-    "build_index",
-    "check_setting",
-    "factory_string",
-    "on_gpu",
-    "pack_signs",
-    "threads",
-]
-
-# What a search of an index returns before it is put in order: scores or distances, and row numbers.
-BareSearch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# How FAISS and CUDA say that a device's memory is full.
+_NO_ROOM = re.compile(
+    r"out of memory|memory allocation|failed to cudaMalloc|cudaMalloc error|alloc fail", re.I
+)
 
 
 @contextmanager
@@ -69,7 +61,7 @@ def pack_signs(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class BuiltIndex:
-    """A FAISS index that is filled and only searched from now on.
+    """A FAISS index as `toolkit.search.backend.Index` describes it: filled, and only searched from now on.
 
     index : the FAISS object.
     factory : its factory string.
@@ -83,6 +75,14 @@ class BuiltIndex:
     dim: int
     steps_s: Mapping[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
+
+    # FAISS's search releases the interpreter's lock and changes nothing in the index.
+    thread_safe = True
+
+    @property
+    def description(self) -> str:
+        """The factory string."""
+        return self.factory
 
     @property
     def build_s(self) -> float:
@@ -167,7 +167,7 @@ class BuiltIndex:
             unfinished.replace(path)
             write_atomically(_facts_path(path), json.dumps(facts).encode())
         except (OSError, RuntimeError) as error:
-            raise ResultsError(f"index {path} cannot be written: {str(error).splitlines()[0]}") from error
+            raise ResultsError(f"index {path} cannot be written: {reason_of(error)}") from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -183,13 +183,32 @@ class BuiltIndex:
             read = faiss.read_index_binary if is_binary(facts["factory"]) else faiss.read_index
             index = read(str(path))
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise ResultsError(f"index {path} cannot be read: {str(error).splitlines()[0]}") from error
+            raise ResultsError(f"index {path} cannot be read: {reason_of(error)}") from error
         return cls(index, facts["factory"], facts["dim"], facts["steps_s"], facts["peak_bytes"])
 
+    def accelerated(self) -> BuiltIndex:
+        """On this machine's first GPU where there is one, FAISS has a form of it for GPUs, and it fits.
+
+        Graphs, scalar codes and binary codes of some kinds have no such form. Warns (ToolkitWarning) for an
+        index that has one and finds no room.
+        """
+        if self.device == "gpu" or not load_faiss().get_num_gpus():
+            return self
+        try:
+            return self.to_gpu()
+        except NoRoomError as error:
+            warnings.warn(f"{error}; it is searched on the CPU", ToolkitWarning, stacklevel=2)
+        except PlanError:
+            pass
+        return self
+
     def to_gpu(self) -> BuiltIndex:
-        """A copy on this machine's first GPU; raises PlanError for an index FAISS has on CPU only.
+        """A copy on this machine's first GPU.
 
         One GPU, because FAISS's replicas on several take no search arguments: every `nprobe` would be 1.
+
+        Raises PlanError for an index FAISS has on CPU only, NoRoomError where the GPU's memory is full,
+        and what CUDA says for a GPU that fails otherwise.
         """
         faiss = load_faiss()
         if not faiss.get_num_gpus():
@@ -198,47 +217,34 @@ class BuiltIndex:
             )
         try:
             moved = faiss.index_cpu_to_gpus_list(self.index, gpus=[0])
+        except MemoryError as error:
+            raise self._no_room() from error
         except (RuntimeError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise PlanError(f"FAISS has no GPU form of {self.factory!r} ({reason}); keep it on CPU") from None
-        return BuiltIndex(moved, self.factory, self.dim, self.steps_s, self.peak_bytes)
+            if _NO_ROOM.search(str(error)):
+                raise self._no_room() from error
+            if "CUDA error" in str(error):
+                raise
+            raise PlanError(
+                f"FAISS has no GPU form of {self.factory!r} ({reason_of(error)}); keep it on CPU"
+            ) from None
+        return replace(self, index=moved)
+
+    def close(self) -> None:
+        """Let go of FAISS's object, and so of its memory here or on a GPU."""
+        object.__setattr__(self, "index", None)
+
+    def _no_room(self) -> NoRoomError:
+        return NoRoomError(
+            f"the GPU has no room for {self.factory!r} at dimension {self.dim} ({self.index_bytes:,} bytes)"
+        )
 
     def _on_cpu(self):
         faiss = load_faiss()
         return faiss.index_gpu_to_cpu(self.index) if self.device == "gpu" else self.index
 
 
-def on_gpu(built: BuiltIndex) -> BuiltIndex:
-    """The index on this machine's first GPU where there is one and FAISS has a form of it for GPUs."""
-    if not load_faiss().get_num_gpus():
-        return built
-    try:
-        return built.to_gpu()
-    except PlanError:
-        return built  # graphs, scalar codes and binary codes of some kinds are searched on the CPU only
-
-
-def build_index(
-    vectors: Vectors,
-    dim: int,
-    *,
-    index: str = "Flat",
-    precision: str = "float32",
-    build_args: Mapping[str, int] | None = None,
-    seed: int = 0,
-) -> BuiltIndex:
-    """Cut `vectors` to `dim`, train on a sample and add them block by block.
-
-    index, precision : see `factory_string`.
-    build_args : ``efConstruction`` (HNSW), ``niter`` (k-means rounds of IVF).
-    seed : of the sample, of k-means and of graph levels.
-
-    To build several indexes over the same vectors, `family.IndexFamily` shares what they have in
-    common. Raises PlanError for what FAISS would refuse.
-    """
-    from toolkit.search.faiss.shared_builds import IndexFamily
-
-    return IndexFamily(vectors, dim, seed=seed).build(index, precision, build_args)
+class NoRoomError(PlanError):
+    """The memory of a device is too small for an index that the device could search."""
 
 
 def _facts_path(path: Path) -> Path:

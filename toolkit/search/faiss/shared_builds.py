@@ -21,6 +21,8 @@ from time import perf_counter
 
 import numpy as np
 
+from toolkit.search.backend import IndexSpec
+from toolkit.search.cut_rows import BLOCK_ROWS, CutRows
 from toolkit.search.faiss.factory import (
     BUILD_ARGUMENTS,
     check_arguments,
@@ -31,14 +33,10 @@ from toolkit.search.faiss.factory import (
     make_index,
 )
 from toolkit.search.faiss.index import BuiltIndex, pack_signs
-from toolkit.vectors import Vectors
 
-_BLOCK_ROWS = 16_384
 # k-means learns little from more than this (FAISS itself takes at most 256 a centroid and wants 39).
 _ROWS_PER_LIST = 64
 _LEAST_TRAINING_ROWS = 65_536
-# Cut rows up to this size stay in memory for the next index; larger ones are cut anew, block by block.
-_HELD_BYTES = 2 << 30
 _GRAPH = re.compile(r"(HNSW\d*)(?:_(SQ\w+|PQ\d+x8))?")
 _LISTS = re.compile(r"(IVF\d+(?:_HNSW\d+)?),(.+)")
 
@@ -53,26 +51,23 @@ class _Coarse:
 
 
 class IndexFamily:
-    """Builds indexes over `vectors` at `dim`; one family for each dimension of a grid.
+    """Builds FAISS indexes over the rows of a corpus at one dimension; one family for each of a grid's.
 
     seed : of training samples, k-means and graph levels.
     """
 
-    def __init__(self, vectors: Vectors, dim: int, *, seed: int = 0) -> None:
-        self._vectors = vectors
-        self._dim = dim
+    def __init__(self, rows: CutRows, *, seed: int = 0) -> None:
+        self._rows = rows
+        self._dim = rows.dim
         self._seed = seed
-        self._held: np.ndarray | None = None
         self._graphs: dict[tuple, BuiltIndex] = {}
         self._coarse: dict[tuple, _Coarse] = {}
         self._codes: dict[str, BuiltIndex] = {}
 
-    def build(
-        self, index: str = "Flat", precision: str = "float32", build_args: Mapping[str, int] | None = None
-    ) -> BuiltIndex:
-        """An index as `faiss_index.build_index` describes it. Raises PlanError."""
-        factory = check_setting(index, precision, self._dim, len(self._vectors))
-        arguments = dict(build_args or {})
+    def build(self, spec: IndexSpec) -> BuiltIndex:
+        """Build an index, or put it together from what was built before. Raises PlanError."""
+        factory = check_setting(spec.index, spec.precision, self._dim, len(self._rows))
+        arguments = dict(spec.build_args)
         check_arguments(factory, arguments, known=BUILD_ARGUMENTS)
         with _peak_memory() as peak:
             if match := _GRAPH.fullmatch(factory):
@@ -86,24 +81,13 @@ class IndexFamily:
                 made, steps_s = self._plain(factory, arguments)
         return BuiltIndex(made, factory, self._dim, steps_s, peak[0])
 
-    def _blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, cut and normalized rows)."""
-        if self._held is None and len(self._vectors) * self._dim * 4 <= _HELD_BYTES:
-            self._held = self._vectors.at(self._dim)
-        if self._held is None:
-            yield from self._vectors.blocks(self._dim, block_rows=_BLOCK_ROWS)
-            return
-        for start in range(0, len(self._held), _BLOCK_ROWS):
-            yield start, self._held[start : start + _BLOCK_ROWS]
-
     def _sample(self, lists: int) -> np.ndarray:
         """Cut rows to train on: all of a small corpus, a sorted random sample of a large one."""
         wanted = max(_LEAST_TRAINING_ROWS, _ROWS_PER_LIST * lists)
-        if len(self._vectors) <= wanted:
-            return np.concatenate([block for _, block in self._blocks()])
+        if len(self._rows) <= wanted:
+            return self._rows.all
         generator = np.random.default_rng(self._seed)
-        drawn = np.sort(generator.choice(len(self._vectors), size=wanted, replace=False))
-        return self._vectors.take(drawn).at(self._dim)
+        return self._rows.take(np.sort(generator.choice(len(self._rows), size=wanted, replace=False)))
 
     def _plain(self, factory: str, arguments: Mapping[str, int]) -> tuple[object, dict[str, float]]:
         """Train and add, sharing nothing."""
@@ -114,8 +98,27 @@ class IndexFamily:
         if not made.is_trained:
             sample = encode(self._sample(getattr(inner, "nlist", 0)))
             steps_s["train"] = _seconds(made.train, sample)
-        steps_s["add"] = sum(_seconds(made.add, encode(block)) for _, block in self._blocks())
+        if hasattr(inner, "hnsw"):
+            steps_s["add"] = self._link(made, inner, encode)
+        else:
+            steps_s["add"] = sum(_seconds(made.add, encode(block)) for _, block in self._rows.blocks())
         return made, steps_s
+
+    def _link(self, made, inner, encode) -> float:  # noqa: ANN001 - FAISS's objects
+        """Add every row to a graph; seconds.
+
+        One `add` inserts its rows in random order, and a graph needs that: of topics that come one after
+        the other, block by block, each would be linked to those before it only. Rows that do not fit into
+        memory come shuffled, block by block, and are numbered back.
+        """
+        if self._rows.fits:
+            return _seconds(made.add, encode(self._rows.all))
+        order = np.random.default_rng(self._seed).permutation(len(self._rows))
+        seconds = 0.0
+        for start in range(0, len(order), BLOCK_ROWS):
+            block = self._rows.take(order[start : start + BLOCK_ROWS])
+            seconds += _seconds(made.add, encode(block))
+        return seconds + _seconds(_renumber, inner, np.argsort(order))
 
     def _codes_of(self, factory: str) -> BuiltIndex:
         """A flat index of codes, which an HNSW index of that precision stores too."""
@@ -167,7 +170,7 @@ class IndexFamily:
         # With its coarse quantizer full, FAISS's train learns the codes alone.
         train_s = _seconds(made.train, sample)
         add_s = 0.0
-        for start, block in self._blocks():
+        for start, block in self._rows.blocks():
             lists = coarse.list_of_row[start : start + len(block)]
             add_s += _seconds(_add_to_lists, made, np.ascontiguousarray(block), lists)
         return made, {**coarse.steps_s, "train": train_s, "add": add_s}
@@ -177,9 +180,9 @@ class IndexFamily:
         coarse_s = _seconds(trained.train, sample)
         quantizer = load_faiss().downcast_index(trained.quantizer)
         centroids = quantizer.reconstruct_n(0, trained.nlist)
-        lists = np.empty(len(self._vectors), dtype=np.int64)
+        lists = np.empty(len(self._rows), dtype=np.int64)
         assign_s = 0.0
-        for start, block in self._blocks():
+        for start, block in self._rows.blocks():
             began = perf_counter()
             lists[start : start + len(block)] = quantizer.search(block, 1)[1][:, 0]
             assign_s += perf_counter() - began
@@ -205,6 +208,19 @@ def _configured(index, arguments: Mapping[str, int], seed: int):  # noqa: ANN001
         # It renumbers centroids for a Hamming filter that no search here uses, and takes most of the time.
         index.do_polysemous_training = False
     return index
+
+
+def _renumber(index, order: np.ndarray) -> None:  # noqa: ANN001
+    """Row i of the index becomes what was row order[i]."""
+    faiss = load_faiss()
+    order = np.ascontiguousarray(order, dtype=np.int64)
+    if isinstance(index, faiss.IndexBinary):
+        storage = faiss.downcast_IndexBinary(index.storage)
+        packed = faiss.vector_to_array(storage.xb).reshape(len(order), -1)
+        faiss.copy_array_to_vector(np.ascontiguousarray(packed[order]).ravel(), storage.xb)
+        index.hnsw.permute_entries(faiss.swig_ptr(order))
+    else:
+        index.permute_entries(order)
 
 
 def _add_to_lists(index, rows: np.ndarray, lists: np.ndarray) -> None:  # noqa: ANN001

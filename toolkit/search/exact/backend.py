@@ -1,0 +1,179 @@
+"""The exact scan as an index backend: cut rows in memory, compared one by one. Needs no package beside numpy.
+
+Knows one index, ``Flat``, and one precision, ``float32``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from toolkit.errors import PlanError, ResultsError, VectorError
+from toolkit.files import write_atomically
+from toolkit.search import threads as search_threads
+from toolkit.search.backend import BareSearch, IndexSpec
+from toolkit.search.cut_rows import CutRows
+from toolkit.search.exact.compute import Compute
+from toolkit.search.exact.search import exact_search
+from toolkit.search.neighbours import Neighbours
+
+# From so many queries on, the scan by blocks beats one product and a partial sort of all of it.
+_BATCH = 8
+
+
+class ExactBackend:
+    """Exact nearest neighbours by scanning every row."""
+
+    name = "exact"
+
+    def check(self, spec: IndexSpec, *, documents: int, k: int) -> None:  # noqa: ARG002 - of any number
+        """Raise PlanError for an index or a precision it does not have."""
+        if spec.index != "Flat":
+            raise PlanError(f"backend 'exact' has no index {spec.index!r}; choose 'Flat', or backend 'faiss'")
+        if spec.precision != "float32":
+            raise PlanError(
+                f"backend 'exact' stores float32, not {spec.precision}; choose precision 'float32', or "
+                "backend 'faiss' (pip install 'embedding-toolkit[cpu]')"
+            )
+        if spec.build_args:
+            raise PlanError(f"backend 'exact' has no build argument {next(iter(spec.build_args))!r}")
+
+    def check_search(self, spec: IndexSpec, search_args: Mapping[str, int]) -> None:  # noqa: ARG002
+        """Raise PlanError for any search argument."""
+        if search_args:
+            raise PlanError(f"backend 'exact' has no search argument {next(iter(search_args))!r}")
+
+    def searches(self, spec: IndexSpec) -> Sequence[Mapping[str, int]]:  # noqa: ARG002
+        """One way to search."""
+        return [{}]
+
+    def compared(
+        self,
+        spec: IndexSpec,
+        search_args: Mapping[str, int],  # noqa: ARG002
+        *,
+        documents: int,
+        k: int,  # noqa: ARG002
+    ) -> tuple[float, float]:
+        """Every vector."""
+        return float(documents), 4.0 * spec.dim
+
+    def builder(self, rows: CutRows, *, seed: int) -> ExactBuilder:  # noqa: ARG002 - nothing is drawn
+        """A builder of the one index there is."""
+        return ExactBuilder(rows)
+
+    def load(self, path: Path) -> ExactIndex:
+        """Read rows from a file; raises ResultsError."""
+        try:
+            facts = json.loads(_facts_path(path).read_bytes())
+            with path.open("rb") as file:
+                rows = np.load(file)
+            return ExactIndex(rows, facts["steps_s"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ResultsError(f"index {path} cannot be read: {error}; build it again") from error
+
+    @contextmanager
+    def threads(self, count: int) -> Iterator[None]:
+        """Limit the product's BLAS and the scan's workers."""
+        with threadpool_limits(limits=count, user_api="blas"), search_threads.limited(count):
+            yield
+
+
+class ExactBuilder:
+    """Cuts the rows."""
+
+    def __init__(self, rows: CutRows) -> None:
+        self._rows = rows
+
+    def build(self, spec: IndexSpec) -> ExactIndex:  # noqa: ARG002 - checked already, and only one exists
+        """The rows in memory."""
+        began = perf_counter()
+        rows = np.ascontiguousarray(self._rows.all)
+        return ExactIndex(rows, {"add": perf_counter() - began})
+
+
+class ExactIndex:
+    """(n, dim) float32 unit rows."""
+
+    description = "exact scan"
+    device = "cpu"
+    thread_safe = True
+    peak_bytes = 0
+
+    def __init__(self, rows: np.ndarray, steps_s: Mapping[str, float]) -> None:
+        self._rows = rows
+        self.steps_s = dict(steps_s)
+        self.dim = rows.shape[1]
+        self.build_s = sum(self.steps_s.values())
+        self.index_bytes = rows.nbytes
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def search(self, queries: np.ndarray, k: int, search_args: Mapping[str, int] | None = None) -> Neighbours:
+        """The k nearest rows of each query by cosine; equal scores by row."""
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise VectorError(f"queries {queries.shape} do not fit an index of dimension {self.dim}")
+        self._check(k, search_args)
+        return self._scan(np.ascontiguousarray(queries, dtype=np.float32), k)
+
+    def bare_search(self, k: int, search_args: Mapping[str, int] | None = None) -> BareSearch:
+        """One product and a partial sort for a few queries, the scan by blocks for many."""
+        self._check(k, search_args)
+        rows = self._rows
+
+        def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            if len(queries) >= _BATCH:
+                found = self._scan(queries, k)
+                return found.scores, found.rows
+            scores = queries @ rows.T
+            if k < len(rows):
+                best = np.argpartition(scores, len(rows) - k, axis=1)[:, -k:]
+            else:
+                best = np.broadcast_to(np.arange(len(rows)), scores.shape)
+            near = np.take_along_axis(scores, best, axis=1)
+            order = np.lexsort((best, -near), axis=1)
+            return np.take_along_axis(near, order, axis=1), np.take_along_axis(best, order, axis=1)
+
+        return search
+
+    def accelerated(self) -> ExactIndex:
+        """Itself: the scan of an index is made for the CPU."""
+        return self
+
+    def save(self, path: Path) -> None:
+        """Write the rows as .npy and the seconds beside them, each whole or not at all."""
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                np.save(file, self._rows)
+            unfinished.replace(path)
+            write_atomically(_facts_path(path), json.dumps({"steps_s": self.steps_s}).encode())
+        except OSError as error:
+            raise ResultsError(f"index {path} cannot be written: {error.strerror}") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the rows."""
+        self._rows = self._rows[:0]
+
+    def _check(self, k: int, search_args: Mapping[str, int] | None) -> None:
+        if search_args:
+            raise PlanError(f"backend 'exact' has no search argument {next(iter(search_args))!r}")
+        if not 1 <= k <= len(self):
+            raise PlanError(f"k {k} is outside the index's {len(self)} documents; choose 1..{len(self)}")
+
+    def _scan(self, queries: np.ndarray, k: int) -> Neighbours:
+        compute = Compute("numpy", "cpu", threads=search_threads.thread_count())
+        return exact_search(self._rows, queries, [self.dim], k=k, compute=compute)[self.dim]
+
+
+def _facts_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
