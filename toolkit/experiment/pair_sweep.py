@@ -70,7 +70,7 @@ class PairSweep:
         """What a reader should know of how this is measured."""
         return []
 
-    def check(self, full_dim: int | None) -> None:
+    def check(self) -> None:
         """Raise PlanError if the plan asks for an index, DataError for scores that tell nothing apart."""
         plan, data = self.plan, self.data
         flat = all(index.factory == "Flat" for index in plan.indexes)
@@ -85,8 +85,11 @@ class PairSweep:
                 "order to agree with and nothing to measure; the scores must differ"
             )
         choose_metrics(plan.metrics, kind=data.kind, k=plan.k, documents=0)
+
+    def check_dims(self, full_dim: int | None) -> None:
+        """Raise PlanError for a dimension out of range; None for a range not known yet."""
         if full_dim is not None:
-            plan.dims_within(full_dim)
+            self.plan.dims_within(full_dim)
 
     def settings(self, space: EmbeddingSpace) -> list[Setting]:
         """Every row to be measured."""

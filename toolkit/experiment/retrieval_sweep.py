@@ -64,14 +64,17 @@ class RetrievalSweep:
         """What a reader should know of how this is measured."""
         return list(self.metrics.notes)
 
-    def check(self, full_dim: int | None) -> None:
-        """Raise PlanError or DataError for what cannot work; the grid only if the dimension is known."""
+    def check(self) -> None:
+        """Raise PlanError or DataError for what cannot work with any embedder."""
         if not any(gain > 0 for gains in self.data.qrels.values() for gain in gains.values()):
             raise DataError(
                 f"{self.data.name}: every judgement is 0 or negative, so no document is relevant to any "
                 "query and there is nothing to measure; relevant documents need a judgement of 1 or more"
             )
         _ = self.metrics
+
+    def check_dims(self, full_dim: int | None) -> None:
+        """Raise PlanError for a grid that cannot be built; None for a dimension not known yet."""
         if full_dim is not None:
             self._check_grid(lay_out(self.plan, self.plan.dims_within(full_dim), full_dim))
 

@@ -141,7 +141,7 @@ class RawStore:
 
         def read() -> dict[str, object]:
             facts = json.loads(path.read_bytes())
-            if facts.pop(_STAMP) != json.loads(stamp.text):
+            if not isinstance(facts, dict) or facts.pop(_STAMP, None) != json.loads(stamp.text):
                 raise ValueError("another identity")
             if not {"factory", "build_s", "index_bytes"} <= facts.keys():
                 raise ValueError("facts are missing")
@@ -170,9 +170,9 @@ class RawStore:
         path = self._path(setting.slug, f"{kind}.npz", stamp)
 
         def read() -> dict[str, np.ndarray]:
-            with np.load(path) as stored:
+            with np.load(io.BytesIO(path.read_bytes())) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-            if str(arrays.pop(_STAMP)) != stamp.text:
+            if str(arrays.pop(_STAMP, "")) != stamp.text:
                 raise ValueError("another identity")
             if not arrays or not needed <= arrays.keys():
                 raise ValueError("arrays are missing")

@@ -59,7 +59,8 @@ def run_sweep(
     """
     plan = _recorded(plan, embedder, data)
     sweep, notes = _prepared(plan, load_dataset(plan.data) if data is None else data)
-    sweep.check(embedder.space.full_dim if embedder is not None else stated_full_dim(plan.embedder))
+    sweep.check()
+    sweep.check_dims(stated_full_dim(plan.embedder) if embedder is None else embedder.space.full_dim)
     load_at_start = load_average()
     with ExitStack() as held:
         folder = held.enter_context(ResultsFolder.opened(out))
