@@ -282,8 +282,9 @@ def old(finished):
 
 
 def test_a_folder_of_an_earlier_version_is_read_and_reported_but_not_continued(old, cache):
-    from toolkit.decide.recommend import recommend
     from toolkit.report.view import write_report
+
+    from toolkit.decide.recommend import recommend
 
     results = Results.load(old)
     assert results.notes == ()
