@@ -282,9 +282,8 @@ def old(finished):
 
 
 def test_a_folder_of_an_earlier_version_is_read_and_reported_but_not_continued(old, cache):
-    from toolkit.report.view import write_report
-
     from toolkit.decide.recommend import recommend
+    from toolkit.report.write import write_report
 
     results = Results.load(old)
     assert results.notes == ()
@@ -306,7 +305,7 @@ def test_an_unfinished_folder_of_an_earlier_version_is_not_mixed_with(old, cache
 
 
 def test_keys_of_a_later_version_leave_the_tables_readable(finished):
-    from toolkit.report.view import write_report
+    from toolkit.report.write import write_report
 
     plan = finished / "plan.toml"
     later = (
