@@ -1,4 +1,4 @@
-"""Whether a setting keeps a share of the reference's quality: shown, refuted, or too few queries to say.
+"""Whether a setting keeps a share of the reference's quality: proven, refuted, or too few queries to say.
 
 "Not significantly different" proves nothing: with few queries everything is. Here the burden lies on the
 setting: mean(value) >= keep * mean(reference) has to be shown, with at most `alpha` of false claims, and a

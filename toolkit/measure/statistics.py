@@ -199,7 +199,7 @@ def as_columns(values: np.ndarray) -> np.ndarray:
 
 
 def same_queries(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The reference as (queries,) float64; raises DataError if it has not one value a row of `values`."""
+    """The reference as (queries,) float64; raises DataError if it has not one value per row of `values`."""
     reference = np.asarray(reference, dtype=np.float64)
     if reference.shape != (len(values),):
         raise DataError(
