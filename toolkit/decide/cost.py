@@ -61,9 +61,8 @@ def read_prices(path: str | Path) -> Prices:
     if unknown:
         raise PlanError(f"price file {path}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
     if not given.keys() - {"source"}:
-        raise PlanError(
-            f"price file {path} sets no price; it needs at least one of {', '.join(allowed[:-1])}"
-        )
+        wanted = ", ".join(name for name in allowed if name != "source")
+        raise PlanError(f"price file {path} sets no price; it needs at least one of {wanted}")
     try:
         return Prices(**({"source": str(path)} | given))
     except PlanError as error:

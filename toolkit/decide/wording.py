@@ -337,7 +337,8 @@ def _doubts(found: Recommendation) -> list[str]:
         )
         lines.append(
             f"the cheapest that probably keeps {percent(found.demand.keep)}: {doubt.offer.setting} "
-            f"({percent(doubt.offer.retained)} in this sample, {usd_text(doubt.offer.cost.usd)} per month); {needed}"
+            f"({percent(doubt.offer.retained)} in this sample, {usd_text(doubt.offer.cost.usd)} per month); "
+            f"{needed}"
         )
     other = found.choice or found.reference
     alike = found.table.loc[found.table["alike"], "setting"]

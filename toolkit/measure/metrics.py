@@ -103,7 +103,7 @@ FAMILIES = {
             "overlap@k",
             _SHARE,
             True,
-            "Share of the exact full-dimension search's top {k} documents that are among this search's top {k}.",
+            "Share of the exact full-dimension search's top {k} documents that are in this search's top {k}.",
             kind="agreement",
             formula="documents among the first k of both searches / k",
         ),
