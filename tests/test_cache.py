@@ -1,13 +1,17 @@
+import errno
 import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit.embedding import cache as cache_module
 from toolkit.embedding.cache import VectorCache, text_keys
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.pipeline import embed_texts
@@ -163,7 +167,7 @@ def test_damaged_shard_is_reported_removed_and_recomputed(tmp_path, where):
 def test_folder_that_cannot_be_written_says_how_to_choose_another(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(PlanError, match="--cache FOLDER"):
+    with pytest.raises(PlanError, match="TOOLKIT_CACHE"):
         documents(CountingEmbedder(), ["a"], VectorCache(blocker))
 
 
@@ -193,3 +197,97 @@ def test_engine_that_returns_no_embeddings_is_refused_and_nothing_is_cached(tmp_
     with pytest.raises(VectorError):
         documents(_Broken(change), ["a"], cache)
     assert len(cache.for_space(CountingEmbedder().space)) == 0
+
+
+def fill(folder, count, dim=8):
+    """A cache of `count` vectors in several shards; returns the keys."""
+    space = replace(CountingEmbedder().space, full_dim=dim)
+    keys = text_keys([f"number {i}" for i in range(count)])
+    part = VectorCache(folder).for_space(space)
+    for start in range(0, count, 3_000):
+        some = keys[start : start + 3_000]
+        part.add(some, np.full((len(some), dim), start, dtype=np.float32))
+        part.flush()
+    return space, keys
+
+
+def test_keys_are_kept_sorted_in_a_file_that_is_made_again_when_it_is_gone_or_broken(tmp_path):
+    space, keys = fill(tmp_path, 10_000)
+    index = tmp_path / space.fingerprint / "keys.index"
+    for content in (None, b"", b"toolkit keys 1\n\n{}", None):
+        if content is not None:
+            index.write_bytes(content)
+        again = VectorCache(tmp_path).for_space(space)
+        out = np.zeros((len(keys), 8), dtype=np.float32)
+        assert again.read(keys, out, np.arange(len(keys))) == []
+        np.testing.assert_array_equal(out[:, 0], np.arange(10_000) // 3_000 * 3_000)
+        assert again.read([b"x" * 16, keys[0]], out, [0, 1]) == [0]
+        assert index.stat().st_size > 24 * 10_000
+
+
+def test_an_index_that_names_other_rows_gives_no_wrong_vector(tmp_path):
+    space, keys = fill(tmp_path, 6_000)
+    VectorCache(tmp_path).for_space(space)
+    index = tmp_path / space.fingerprint / "keys.index"
+    payload = bytearray(index.read_bytes())
+    payload[-8 * 6_000 :] = np.roll(np.frombuffer(payload[-8 * 6_000 :], "<u8"), 1).tobytes()
+    index.write_bytes(payload)
+    out = np.zeros((len(keys), 8), dtype=np.float32)
+    lost = VectorCache(tmp_path).for_space(space).read(keys, out, np.arange(len(keys)))
+    kept = np.setdiff1d(np.arange(len(keys)), lost)
+    np.testing.assert_array_equal(out[kept, 0], kept // 3_000 * 3_000)
+    assert len(lost) > 0
+
+
+def test_keys_that_share_their_first_half_are_told_apart(tmp_path):
+    space = CountingEmbedder().space
+    part = VectorCache(tmp_path).for_space(space)
+    keys = [b"same8byt" + bytes([i]) * 8 for i in range(5)]
+    part.add(keys, np.eye(5, 8, dtype=np.float32))
+    part.flush()
+    out = np.zeros((4, 8), dtype=np.float32)
+    asked = [keys[3], b"same8byt" + b"\xff" * 8, keys[0], keys[4]]
+    assert VectorCache(tmp_path).for_space(space).read(asked, out, np.arange(4)) == [1]
+    np.testing.assert_array_equal(out.argmax(axis=1)[[0, 2, 3]], [3, 0, 4])
+
+
+def test_a_folder_named_like_a_shard_is_no_shard(tmp_path):
+    cache = VectorCache(tmp_path)
+    (tmp_path / CountingEmbedder().space.fingerprint / "x.safetensors").mkdir(parents=True)
+    documents(CountingEmbedder(), ["a"], cache)
+    assert len(cache.for_space(CountingEmbedder().space)) == 1
+
+
+def test_a_shard_that_cannot_be_read_now_is_not_removed(tmp_path, monkeypatch):
+    cache = VectorCache(tmp_path)
+    documents(CountingEmbedder(), ["a"], cache)
+    (shard,) = tmp_path.rglob("*.safetensors")
+    opens = Path.open
+
+    def stale(path, *arguments, **options):
+        if path == shard:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return opens(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", stale)
+        again = CountingEmbedder()
+        with pytest.warns(CacheWarning, match="cannot be read"):
+            documents(again, ["a"], cache)
+    assert again.seen == ["a"]
+    assert shard.exists()
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_vectors(tmp_path, monkeypatch):
+    cache = VectorCache(tmp_path)
+
+    def full(path, payload):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    documents(CountingEmbedder(), ["before"], cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "write_atomically", full)
+        with pytest.warns(CacheWarning, match="No space left"):
+            rows = documents(CountingEmbedder(), ["a", "b"], cache)
+    np.testing.assert_array_equal(rows, CountingEmbedder().encode(["a", "b"]))
+    assert len(cache.for_space(CountingEmbedder().space)) == 1

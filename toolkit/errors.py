@@ -6,6 +6,7 @@
     ├── DataError                an evaluation set that cannot be read or contradicts itself
     ├── ModelError               a model that cannot be loaded or would give wrong vectors
     ├── ServerError              a remote server that is unreachable or misbehaves
+    │   └── ServerChangedError   a server whose model was exchanged while it was in use
     ├── QueueFullError           an engine has all the requests it takes, and the caller would not wait
     ├── EngineClosedError        an engine that was closed, or that belongs to the process this is a fork of
     ├── VectorError              numbers that are no embedding: NaN, infinite, wrong shape
@@ -48,6 +49,10 @@ class ModelError(ToolkitError):
 
 class ServerError(ToolkitError):
     """A remote embedding server that is unreachable or misbehaves."""
+
+
+class ServerChangedError(ServerError):
+    """A server whose model was exchanged while it was in use."""
 
 
 class QueueFullError(ToolkitError):

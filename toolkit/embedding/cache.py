@@ -2,6 +2,7 @@
 
     <folder>/<space fingerprint>/space.json              what the fingerprint stands for
     <folder>/<space fingerprint>/<random>.safetensors    a shard: 16-byte text keys and their rows
+    <folder>/<space fingerprint>/keys.index              where each key lies; made again from the shards
 
 Shards are written once, under a temporary name that is then renamed, and never changed: a killed run
 keeps every shard it finished, and processes that share a folder only ever add to it. Each shard
@@ -22,20 +23,20 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.embedding.key_index import KEY_BYTES, KeyIndex
 from toolkit.errors import CacheWarning, PlanError
 from toolkit.files import cache_folder, write_atomically
 from toolkit.space import EmbeddingSpace
 
-_KEY_BYTES = 16
 _SHARD_BYTES = 64 * 2**20  # large enough that a million texts are few files, small enough to load whole
 _FLUSH_SECONDS = 10.0  # what a kill -9 can cost at most
 _STALE_TEMPORARY_SECONDS = 24 * 3600
 
 
 def text_keys(texts: Sequence[str]) -> list[bytes]:
-    """16 bytes of BLAKE2b a text; lone surrogates, which UTF-8 cannot hold, are kept distinct."""
+    """16 bytes of BLAKE2b per text; lone surrogates, which UTF-8 cannot hold, are kept distinct."""
     return [
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY_BYTES).digest()
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
         for text in texts
     ]
 
@@ -57,10 +58,10 @@ class SpaceCache:
     def __init__(self, folder: Path, space: EmbeddingSpace) -> None:
         self._folder = folder
         self._dim = space.full_dim
-        self._where: dict[bytes, tuple[Path, int]] = {}
         self._pending: list[tuple[list[bytes], np.ndarray]] = []
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
+        self._written: list[Path] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             manifest = folder / "space.json"
@@ -69,42 +70,39 @@ class SpaceCache:
         except OSError as error:
             raise PlanError(
                 f"cache folder {folder.parent} cannot be written ({error.strerror}); "
-                "choose another with --cache FOLDER or the environment variable TOOLKIT_CACHE"
+                "choose another with the environment variable TOOLKIT_CACHE"
             ) from error
         for leftover in folder.glob("*.tmp"):
             if time.time() - leftover.stat().st_mtime > _STALE_TEMPORARY_SECONDS:
                 leftover.unlink(missing_ok=True)
-        for shard in sorted(folder.glob("*.safetensors")):
-            self._index(shard)
+        self._index = KeyIndex(folder, lambda shard: self._open(shard, "keys"))
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._where
+        return bool(self._index.find([key])[0][0] >= 0)
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._index)
 
     def read(self, keys: Sequence[bytes], out: np.ndarray, rows: Sequence[int] | np.ndarray) -> list[int]:
         """Copy the vectors of known `keys` into ``out[rows]``.
 
         Returns the positions in `keys` that could not be had: unknown, or in a shard found damaged now.
         """
-        lost: list[int] = []
-        by_shard: dict[Path, list[tuple[int, int]]] = {}
-        for position, key in enumerate(keys):
-            if key in self._where:
-                shard, row = self._where[key]
-                by_shard.setdefault(shard, []).append((position, row))
-            else:
-                lost.append(position)
+        if not keys:
+            return []
         rows = np.asarray(rows)
-        for shard, wanted in by_shard.items():
-            positions, shard_rows = (list(column) for column in zip(*wanted, strict=True))
-            vectors = self._verified_rows(shard)
+        shards, shard_rows = self._index.find(keys)
+        lost = [np.flatnonzero(shards < 0)]
+        for shard in np.unique(shards[shards >= 0]):
+            positions = np.flatnonzero(shards == shard)
+            vectors = self._verified_rows(
+                self._index.path(int(shard)), shard_rows[positions], keys, positions
+            )
             if vectors is None:
-                lost.extend(positions)
+                lost.append(positions)
             else:
-                out[rows[positions]] = vectors[shard_rows]
-        return sorted(lost)
+                out[rows[positions]] = vectors
+        return np.sort(np.concatenate(lost)).tolist()
 
     def add(self, keys: list[bytes], vectors: np.ndarray) -> None:
         """Take finished vectors; they reach the disk by the shard, or after ten seconds."""
@@ -114,7 +112,7 @@ class SpaceCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one shard."""
+        """Write what is pending as one shard; warns (CacheWarning) and goes on without if the disk refuses it."""
         self._last_flush = time.monotonic()
         if not self._pending:
             return
@@ -122,42 +120,76 @@ class SpaceCache:
 
         keys = [key for block, _ in self._pending for key in block]
         vectors = np.concatenate([block for _, block in self._pending])
-        packed_keys = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, _KEY_BYTES)
+        self._pending.clear()
+        self._pending_bytes = 0
+        packed_keys = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
         metadata = {"keys_blake2b": _checksum(packed_keys), "rows_blake2b": _checksum(vectors)}
         payload = safetensors.numpy.save({"keys": packed_keys, "rows": vectors}, metadata=metadata)
         shard = self._folder / f"{uuid.uuid4().hex}.safetensors"
-        write_atomically(shard, payload)
-        self._where.update((key, (shard, row)) for row, key in enumerate(keys))
+        try:
+            write_atomically(shard, payload)
+        except OSError as error:
+            warnings.warn(
+                f"{len(keys)} vectors could not be kept in the cache {self._folder.parent} ({error.strerror}); "
+                "they are used now and computed again next time: free space, or set TOOLKIT_CACHE",
+                CacheWarning,
+                stacklevel=2,
+            )
+            return
+        self._written.append(shard)
+        self._index.add(shard, packed_keys)
+
+    def withdraw(self) -> None:
+        """Remove every shard that this object wrote: what they hold turned out not to belong to the space."""
         self._pending.clear()
         self._pending_bytes = 0
+        for shard in self._written:
+            shard.unlink(missing_ok=True)
+            self._index.drop(shard)
+        self._written.clear()
 
-    def _index(self, shard: Path) -> None:
-        stored = self._open(shard, "keys")
-        if stored is not None:
-            raw = stored.tobytes()
-            for row in range(len(stored)):
-                self._where[raw[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]] = (shard, row)
-
-    def _verified_rows(self, shard: Path) -> np.ndarray | None:
-        rows = self._open(shard, "rows")
-        if rows is None:
-            self._where = {key: place for key, place in self._where.items() if place[0] != shard}
-        return rows
+    def _verified_rows(
+        self, shard: Path, wanted: np.ndarray, keys: Sequence[bytes], positions: np.ndarray
+    ) -> np.ndarray | None:
+        """Rows `wanted` of a shard whose keys there are those at `positions` of `keys`; None if it is damaged."""
+        stored, rows = self._open(shard, "keys"), self._open(shard, "rows")
+        if stored is None or rows is None:
+            self._index.drop(shard)
+            return None
+        asked = np.frombuffer(b"".join(keys[i] for i in positions), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        # The index is a file of its own; a shard and it can disagree only if one of them was tampered with.
+        if len(stored) != len(rows) or wanted.max() >= len(rows) or not (stored[wanted] == asked).all():
+            self._index.drop(shard)
+            return None
+        return rows[wanted]
 
     def _open(self, shard: Path, name: str) -> np.ndarray | None:
-        """One checked array of a shard; None, with a warning and the shard gone, if it is damaged."""
+        """One checked array of a shard; None, with a warning, if it cannot be had.
+
+        Only a shard whose content is wrong is removed. One that the system cannot read now (a stale network
+        handle, a permission) stays: others may read it, and so may this process later.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
+            with shard.open("rb"):  # the system's own error; safetensors reports both kinds as its own
+                pass
             with safe_open(shard, framework="np") as file:
                 stored = file.get_tensor(name)
                 expected = (file.metadata() or {}).get(f"{name}_blake2b")
         except FileNotFoundError:
             return None  # another process found it damaged first
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            warnings.warn(
+                f"cache shard {shard} cannot be read ({error.strerror}); its texts are encoded again",
+                CacheWarning,
+                stacklevel=2,
+            )
+            return None
+        except SafetensorError as error:
             self._discard(shard, str(error))
             return None
-        width = _KEY_BYTES if name == "keys" else self._dim
+        width = KEY_BYTES if name == "keys" else self._dim
         if expected != _checksum(stored) or stored.ndim != 2 or stored.shape[1] != width:
             self._discard(shard, f"the checksum or shape of its {name} is wrong")
             return None

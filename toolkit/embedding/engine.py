@@ -76,6 +76,9 @@ class Engine(ABC):
             return np.empty((0, self.space.full_dim), dtype=np.float32)
         return self._queue.encode(job)
 
+    def check_unchanged(self) -> None:
+        """Raise ServerChangedError if what computes is no longer what was opened; the default cannot change."""
+
     def close(self, *, cancel: bool = False) -> None:
         """Finish what was submitted, or cancel it; then release connections and device memory.
 

@@ -6,24 +6,32 @@ every dimension is a prefix of what this returns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolkit.embedding.cache import SpaceCache, VectorCache, text_keys
 from toolkit.embedding.protocol import Embedder
-from toolkit.errors import VectorError
+from toolkit.embedding.row_sink import RowSink
+from toolkit.errors import ServerChangedError, VectorError
 from toolkit.progress import progress_bar
 from toolkit.space import Instruction, Role
 from toolkit.vectors import Vectors
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 _UNIT_TOLERANCE = 1e-3
+# Of a stream so much is held at a time: enough to sort by length, little beside a model.
+_WINDOW_TEXTS = 65_536
+_WINDOW_CHARACTERS = 64 * 2**20
 
 
 def embed_texts(
     embedder: Embedder,
-    texts: Sequence[str],
+    texts: Iterable[str],
     *,
     role: Role,
     instruction: str | Instruction | None = None,
@@ -33,77 +41,117 @@ def embed_texts(
 ) -> Vectors:
     """Embed `texts` in a role; returns (n, full_dim) unit rows in input order.
 
+    texts : a list, or any iterable: of a stream no more than a window of texts is ever held.
     instruction : for queries; None is the model's default, ``""`` none.
     cache : where vectors are looked up and kept; None encodes everything anew.
     out : a `.npy` file to write the rows to and map, for corpora larger than memory.
 
-    Equal texts are encoded once. If the engine fails or the run is interrupted, what was encoded by
-    then is already in the cache. Raises VectorError if the engine returns no embeddings.
+    Equal texts are encoded once. If the engine fails or the run is interrupted, what was encoded by then is
+    already in the cache. Raises VectorError if the engine returns no embeddings, ServerChangedError if a
+    server's model was exchanged on the way; then nothing of this run stays in the cache.
     """
     space = embedder.space
     render = space.renderer(role, instruction)
-    finished = [render(text) for text in texts]
-    keys = text_keys(finished)
-    first: dict[bytes, int] = {}
-    for position, key in enumerate(keys):
-        first.setdefault(key, position)
-
-    shape = (len(texts), space.full_dim)
-    if out is None:
-        rows = np.empty(shape, dtype=np.float32)
-    else:
-        rows = np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
+    total = len(texts) if isinstance(texts, Sized) else None
     space_cache = cache.for_space(space) if cache is not None else None
-    positions = list(first.values())
-    if space_cache is not None:
-        lost = space_cache.read(list(first), rows, positions)
-        positions = [positions[i] for i in lost]
-    if positions:
-        _encode_into(
-            rows,
-            embedder,
-            positions=positions,
-            texts=finished,
-            keys=keys,
-            space_cache=space_cache,
-            progress=progress,
-        )
-    if len(first) < len(texts):
-        sources = np.fromiter((first[key] for key in keys), dtype=np.int64, count=len(keys))
-        copies = np.flatnonzero(sources != np.arange(len(texts)))
-        rows[copies] = rows[sources[copies]]
-    return Vectors(rows)
+    bar = progress_bar(total=total, label=f"embed {space.model}", unit="text", show=progress)
+    with RowSink(space.full_dim, out=out, count=total) as sink, bar:
+        work = _Run(embedder, sink, space_cache, bar)
+        for window in _windows(render(text) for text in texts):
+            work.take(window)
+        if work.encoded:
+            work.check_unchanged()
+        return sink.finish()
 
 
-def _encode_into(
-    rows: np.ndarray,
-    embedder: Embedder,
-    *,
-    positions: list[int],
-    texts: list[str],
-    keys: list[bytes],
-    space_cache: SpaceCache | None,
-    progress: bool,
-) -> None:
-    wanted = np.asarray(positions)
-    done = np.zeros(len(wanted), dtype=bool)
-    bar = progress_bar(total=len(wanted), label=f"embed {embedder.space.model}", unit="text", show=progress)
-    try:
-        with bar:
-            for places, block in embedder.stream([texts[i] for i in positions]):
-                _check_block(embedder, places, block)
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of consecutive texts, each long enough that an engine finds texts of like length in it."""
+    window: list[str] = []
+    characters = 0
+    for text in texts:
+        window.append(text)
+        characters += len(text)
+        if len(window) >= _WINDOW_TEXTS or characters >= _WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+class _Run:
+    """One call's way through the windows."""
+
+    def __init__(self, embedder: Embedder, sink: RowSink, space_cache: SpaceCache | None, bar: tqdm) -> None:
+        self._embedder, self._sink, self._cache, self._bar = embedder, sink, space_cache, bar
+        # Without a cache, where each text of an earlier window has its row.
+        self._rows_before: dict[bytes, int] = {}
+        self.encoded = 0
+
+    def take(self, texts: list[str]) -> None:
+        """Append the rows of the next texts: looked up, copied from an equal text, or encoded."""
+        start, rows = self._sink.grow(len(texts))
+        keys = text_keys(texts)
+        first: dict[bytes, int] = {}
+        for position, key in enumerate(keys):
+            first.setdefault(key, position)
+        wanted, positions = list(first), list(first.values())
+        missing = self._look_up(wanted, rows, positions)
+        if missing:
+            chosen = [positions[i] for i in missing]
+            self._bar.update(len(texts) - len(chosen))
+            self._encode(rows, chosen, texts=texts, keys=keys)
+        else:
+            self._bar.update(len(texts))
+        if len(first) < len(texts):
+            sources = np.fromiter((first[key] for key in keys), dtype=np.int64, count=len(keys))
+            copies = np.flatnonzero(sources != np.arange(len(texts)))
+            rows[copies] = rows[sources[copies]]
+        if self._cache is None and not self._sink.whole:
+            self._rows_before.update((key, start + position) for key, position in first.items())
+
+    def check_unchanged(self) -> None:
+        """Have the engine make sure that it is what it was; takes this run's vectors back if it is not."""
+        # Objects of users that only have the protocol's methods cannot tell.
+        check = getattr(self._embedder, "check_unchanged", None)
+        if check is None:
+            return
+        try:
+            check()
+        except ServerChangedError:
+            if self._cache is not None:
+                self._cache.withdraw()
+            raise
+
+    def _look_up(self, keys: list[bytes], rows: np.ndarray, positions: list[int]) -> list[int]:
+        if self._cache is not None:
+            return self._cache.read(keys, rows, positions)
+        missing = []
+        for i, key in enumerate(keys):
+            if key in self._rows_before:
+                rows[positions[i]] = self._sink.row(self._rows_before[key])
+            else:
+                missing.append(i)
+        return missing
+
+    def _encode(self, rows: np.ndarray, positions: list[int], *, texts: list[str], keys: list[bytes]) -> None:
+        wanted = np.asarray(positions)
+        done = np.zeros(len(wanted), dtype=bool)
+        try:
+            for places, block in self._embedder.stream([texts[i] for i in positions]):
+                _check_block(self._embedder, places, block)
                 rows[wanted[places]] = block
                 done[places] = True
-                if space_cache is not None:
-                    space_cache.add([keys[i] for i in wanted[places]], block)
-                bar.update(len(places))
-    finally:
-        if space_cache is not None:
-            space_cache.flush()
-    if not done.all():
-        raise VectorError(
-            f"{embedder.space.engine} returned no vector for {int((~done).sum())} of {len(done)} texts"
-        )
+                if self._cache is not None:
+                    self._cache.add([keys[i] for i in wanted[places]], block)
+                self.encoded += len(places)
+                self._bar.update(len(places))
+        finally:
+            if self._cache is not None:
+                self._cache.flush()
+        if not done.all():
+            raise VectorError(
+                f"{self._embedder.space.engine} returned no vector for {int((~done).sum())} of {len(done)} texts"
+            )
 
 
 def _check_block(embedder: Embedder, places: np.ndarray, block: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from toolkit.embedding.endpoint import EmbeddingsEndpoint
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.model_families import family_of
 from toolkit.embedding.request_queue import RequestQueue
+from toolkit.embedding.server_identity import PROBES, identify, require_same
 from toolkit.errors import ServerError
 from toolkit.space import EmbeddingSpace, Prompts
 from toolkit.vectors import normalize
@@ -24,17 +25,22 @@ class RemoteEmbedder(Engine):
     """A model behind ``/v1/embeddings``.
 
     The empty text is never sent and gets the zero vector: OpenAI and TEI refuse a batch that holds one.
-    A server does not tell its weights' version, so the space's revision is its address. When a request of a
+    A server does not tell its weights' version, so the space's revision is its address and an id of the vectors
+    that it gives to a few probe texts (`server_identity`). When a request of a
     stream fails for good, those under way are still waited for and yielded; then its ServerError is raised.
     """
 
     def __init__(self, config: RemoteConfig) -> None:
-        """Ask the server once for the length of a vector, unless the config states it."""
+        """Ask the server once, for the probe texts' vectors."""
         self._config = config
         self._endpoint = EmbeddingsEndpoint(config)
-        full_dim = config.full_dim
-        if full_dim is None:
-            full_dim = self._endpoint.embed(["length probe"], threading.Event()).shape[1]
+        self._probes = self._ask_probes()
+        full_dim = self._probes.shape[1]
+        if config.full_dim not in (None, full_dim):
+            raise ServerError(
+                f"{self._endpoint.url} returned vectors of length {full_dim} where full_dim says "
+                f"{config.full_dim}; correct full_dim, or leave it out"
+            )
         # A name given with --served-model-name hides the family; vLLM lists the model behind it.
         family = family_of(config.model) or family_of(self._endpoint.models().get(config.model, ""))
         queue = RequestQueue(
@@ -47,7 +53,7 @@ class RemoteEmbedder(Engine):
         super().__init__(queue)
         self._space = EmbeddingSpace(
             model=config.model,
-            revision=self._endpoint.url,
+            revision=f"{self._endpoint.url} {identify(self._endpoint.url, config.model, self._probes)}",
             engine="openai",
             dtype="server",
             pooling="server",
@@ -61,6 +67,13 @@ class RemoteEmbedder(Engine):
     def space(self) -> EmbeddingSpace:
         """What decides the vectors' values, as far as a server lets one know."""
         return self._space
+
+    def check_unchanged(self) -> None:
+        """Ask for the probe texts again; raises ServerChangedError if their vectors are others now."""
+        require_same(self._endpoint.url, self._probes, self._ask_probes())
+
+    def _ask_probes(self) -> np.ndarray:
+        return normalize(self._endpoint.embed(PROBES, threading.Event()))
 
     def _release(self) -> None:
         self._endpoint.close()
