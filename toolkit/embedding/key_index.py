@@ -93,7 +93,8 @@ class KeyIndex:
                 self.add(folder / name, keys)
                 unwritten += len(keys)
         self._gone |= {number for name, number in self._numbers.items() if name not in set(there)}
-        if unwritten >= _WORTH_WRITING:
+        written = sum(len(run.first) for run in self._runs) - unwritten
+        if unwritten >= max(_WORTH_WRITING, written // _WORTH_SHARE):
             self._write_file()
 
     def __len__(self) -> int:
