@@ -23,9 +23,8 @@ FILE_NAME = "keys.index"
 _MAGIC = b"toolkit keys 1\n\n"
 _ROW_BITS = 40  # a shard's rows; what is left of 64 bits numbers the shards
 _MOST_PARTS = 8  # sorted runs that a lookup goes through, before they are made one
-_WORTH_WRITING = (
-    4_096  # vectors that are not in the file yet; fewer are read from their shards quickly enough
-)
+# Vectors that are not in the file yet, and their share of those that are; fewer are read from their shards quickly.
+_WORTH_WRITING, _WORTH_SHARE = 4_096, 8
 
 
 @dataclass(frozen=True)
