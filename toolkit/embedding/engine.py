@@ -34,7 +34,7 @@ class Engine(ABC):
     def __init__(self, queue: JobQueue | None = None) -> None:
         self._released = False
         if queue is None:
-            queue = OwnerQueue(self._begin, shared_characters=lambda: _SHARED_CHARACTERS)
+            queue = OwnerQueue(self._begin, shared_characters=self._shared_characters)
         self._queue = queue
 
     @property
@@ -67,7 +67,7 @@ class Engine(ABC):
         """
         chosen = encodable(texts)
         if chosen:
-            yield from self._queue.blocks(BlockJob(chosen))
+            yield from self._queue.blocks(BlockJob(chosen, engine=self, full_dim=self.space.full_dim))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(n, full_dim) float32 rows in input order; norm 1, or 0 for a text without tokens."""
@@ -98,7 +98,7 @@ class Engine(ABC):
         self.close(cancel=kind is not None)
 
     def _whole(self, texts: Sequence[str]) -> WholeJob:
-        return WholeJob(encodable(texts), self.space.full_dim)
+        return WholeJob(encodable(texts), engine=self, full_dim=self.space.full_dim)
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
         """Yield every position of `texts` once with its row. Comes from one thread at a time."""
@@ -108,6 +108,10 @@ class Engine(ABC):
         """Start work on `texts`, piece by piece; for an engine that waits for nothing, its blocks."""
         for block in self._blocks(texts):
             yield lambda block=block: block
+
+    def _shared_characters(self) -> int:
+        """How many characters, of several callers together, are worked on in one go."""
+        return _SHARED_CHARACTERS
 
     def _release(self) -> None:
         """Release connections or device memory, once; the default has none."""

@@ -27,15 +27,20 @@ Started = Callable[[], Block]
 class Job(ABC):
     """Texts, and which of them have their row.
 
+    engine : what works on it, kept alive as long as it does.
     over : whether the caller has all it will get; the queue sets it.
     alone : whether it must not share work with other callers, because shared work failed.
+    order : positions in the order to ask a server for them.
     pieces : the work itself, where that is something else than what the engine makes of `texts`.
     """
 
+    order: np.ndarray | None = None
     pieces: Iterator[Started] | None = None
 
-    def __init__(self, texts: list[str]) -> None:
+    def __init__(self, texts: list[str], *, engine: object, full_dim: int) -> None:
         self.texts = texts
+        self.engine = engine
+        self.full_dim = full_dim
         self.over = False
         self.alone = False
         self._filled = np.zeros(len(texts), dtype=bool)
@@ -63,9 +68,14 @@ class Job(ABC):
         return not self.over
 
     def deliver(self, positions: np.ndarray, rows: np.ndarray) -> None:
-        """Take rows."""
-        self._filled[positions] = True
+        """Take rows; raises VectorError where they are not one vector a text."""
+        if rows.shape != (len(positions), self.full_dim):
+            raise VectorError(
+                f"the engine returned an array of shape {rows.shape} for {len(positions)} texts; "
+                f"it must return rows of shape ({len(positions)}, {self.full_dim})"
+            )
         self._take(positions, rows)
+        self._filled[positions] = True
 
     @abstractmethod
     def _take(self, positions: np.ndarray, rows: np.ndarray) -> None: ...
@@ -85,18 +95,17 @@ class Job(ABC):
 class WholeJob(Job):
     """Rows in input order, all at once, through a future."""
 
-    def __init__(self, texts: list[str], full_dim: int) -> None:
-        super().__init__(texts)
+    def __init__(self, texts: list[str], *, engine: object, full_dim: int) -> None:
+        super().__init__(texts, engine=engine, full_dim=full_dim)
         self.future: Future[np.ndarray] = Future()
-        self._full_dim = full_dim
         self._rows: np.ndarray | None = None
 
     def _take(self, positions: np.ndarray, rows: np.ndarray) -> None:
         if len(self.texts) == len(rows) == 1:  # a query waits for every line here
-            self._rows = rows
+            self._rows = np.asarray(rows, dtype=np.float32)
             return
         if self._rows is None:
-            self._rows = np.empty((len(self.texts), self._full_dim), dtype=np.float32)
+            self._rows = np.empty((len(self.texts), self.full_dim), dtype=np.float32)
         self._rows[positions] = rows
 
     def finish(self, error: Exception | None) -> None:
@@ -117,8 +126,8 @@ class WholeJob(Job):
 class BlockJob(Job):
     """Rows block by block, as they are ready, to one reader."""
 
-    def __init__(self, texts: list[str]) -> None:
-        super().__init__(texts)
+    def __init__(self, texts: list[str], *, engine: object, full_dim: int) -> None:
+        super().__init__(texts, engine=engine, full_dim=full_dim)
         self._blocks: SimpleQueue[Block | None] = SimpleQueue()
         self._error: Exception | None = None
 
@@ -156,8 +165,8 @@ class BlockJob(Job):
 class PiecesJob(BlockJob):
     """Work that was prepared outside, on texts that are known to it alone; ends when its pieces do."""
 
-    def __init__(self, pieces: Iterator[Started]) -> None:
-        super().__init__([])
+    def __init__(self, pieces: Iterator[Started], *, engine: object, full_dim: int) -> None:
+        super().__init__([], engine=engine, full_dim=full_dim)
         self.pieces = pieces
 
     @property

@@ -7,15 +7,17 @@ of OpenMP threads for one engine. Whoever is at work does everybody's: rows go t
 to, whichever thread makes them.
 
 Work is done in runs: the texts of one caller, or few texts of several callers together. Runs take turns,
-a started piece each, and a new one comes first: a short request waits for the pieces under way, never for
-a long request's end.
+a started piece each, and every other turn is for whoever came last: a short request waits for a few pieces,
+never for a long request's end, and many short ones do not hold up a long one.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -32,8 +34,9 @@ _LINGER_S = 10.0  # the thread stays so long without work: starting one costs as
 class OwnerQueue(JobQueue):
     """Runs texts through `begin` on one thread at a time.
 
+    begin : a method of the engine, which starts work on texts piece by piece.
     ahead : pieces that may be started before the first of them is waited for.
-    shared_characters : called for how many characters, of several callers together, make up a run.
+    shared_characters : a method of the engine: how many characters, of several callers, make up a run.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class OwnerQueue(JobQueue):
         name: str = "engine",
     ) -> None:
         super().__init__(places=places)
-        self._begin = begin
+        # Weak, so that an engine goes when nobody has it any more, though a thread may linger; jobs keep it.
+        self._begin = weakref.WeakMethod(begin)
+        self._shared_characters = weakref.WeakMethod(shared_characters)
         self._ahead = ahead
-        self._shared_characters = shared_characters
         self._name = name
         self._work = threading.Condition(self._lock)  # there is work for the thread
         self._thread: threading.Thread | None = None
@@ -57,7 +61,8 @@ class OwnerQueue(JobQueue):
         self._depth = 0  # a future's callback may call the engine from within its work
         self._waiting: deque[Job] = deque()
         # These three only the owner touches.
-        self._runs: deque[_Run] = deque()
+        self._runs: list[_Run] = []  # the one whose turn is next comes first
+        self._newest_had_turn = False
         self._started: deque[tuple[_Run, Started]] = deque()
 
     # -- who works ------------------------------------------------------------------------------------
@@ -73,7 +78,7 @@ class OwnerQueue(JobQueue):
 
     def _call_worker(self) -> None:
         with self._lock:
-            if self._owner is not None or not self._live:
+            if self._owner is not None or not self._has_work():
                 return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name=f"{self._name}-owner", daemon=True)
@@ -90,7 +95,12 @@ class OwnerQueue(JobQueue):
             else:
                 self._call_worker()
         if mine:
-            self._work_for(job)
+            with self._working():
+                while not (job.over or (isinstance(job, BlockJob) and job.has_news)):
+                    self._turn()
+            # A stream that only its reader's thread works for goes on when it is read on.
+            if self._has_work(besides=job):
+                self._call_worker()
 
     def _may_work_here(self) -> bool:
         me = threading.current_thread()
@@ -100,12 +110,12 @@ class OwnerQueue(JobQueue):
             self._home = me
         return self._home is me
 
-    def _work_for(self, job: Job) -> None:
-        """Work until the job has something to hand out. An interruption leaves all others' jobs whole."""
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """The time in which the thread is the owner. An interruption leaves the others' jobs whole."""
         intact = False
         try:
-            while not (job.over or (isinstance(job, BlockJob) and job.has_news)):
-                self._turn()
+            yield
             intact = True
         finally:
             with self._lock:
@@ -113,14 +123,8 @@ class OwnerQueue(JobQueue):
                     self._start_over()
                 self._depth -= 1
                 if not self._depth:
-                    self._leave(job)
-
-    def _leave(self, job: Job) -> None:
-        self._owner = None
-        self._changed.notify_all()
-        # A stream that only its reader's thread works for goes on when it is read on.
-        if any(other.wants_more for other in self._live if other is not job):
-            self._call_worker()
+                    self._owner = None
+                    self._changed.notify_all()
 
     def _was_read(self) -> None:
         if self._home is not threading.current_thread():
@@ -128,25 +132,30 @@ class OwnerQueue(JobQueue):
 
     def _serve(self) -> None:
         """The queue's thread: works while there is work, and ends when there was none for a while."""
-        me = threading.current_thread()
-        while True:
+        try:
+            while self._wait_for_work():
+                with self._working():
+                    while self._turn():
+                        pass
+        finally:
             with self._lock:
-                while self._owner is not None or not self._has_work():
-                    if self._closed and not self._live:
-                        self._thread = None
-                        return
-                    if not self._work.wait(_LINGER_S) and not self._has_work():
-                        self._thread = None
-                        return
-                self._owner, self._depth = me, 1
-            while self._turn():
-                pass
-            with self._lock:
-                self._owner, self._depth = None, 0
-                self._changed.notify_all()
+                self._thread = None
+                self._call_worker()  # something may have come just now
 
-    def _has_work(self) -> bool:
-        return any(job.wants_more for job in list(self._live))
+    def _wait_for_work(self) -> bool:
+        """Become the owner when there is work; False when there was none for a while, or never will be."""
+        with self._lock:
+            while self._owner is not None or not self._has_work():
+                if self._closed and not self._live:
+                    return False
+                if not self._work.wait(_LINGER_S) and not self._has_work():
+                    return False
+            self._owner, self._depth = threading.current_thread(), 1
+            return True
+
+    def _has_work(self, besides: Job | None = None) -> bool:
+        with self._lock:
+            return any(job.wants_more for job in list(self._live) if job is not besides)
 
     def _is_mine(self) -> bool:
         return self._owner is threading.current_thread()
@@ -154,7 +163,7 @@ class OwnerQueue(JobQueue):
     def _is_at_work(self) -> bool:
         return self._owner is not None
 
-    def _threads(self) -> list[threading.Thread]:
+    def _stop_threads(self) -> list[threading.Thread]:
         with self._lock:
             self._work.notify_all()
             return [self._thread] if self._thread is not None else []
@@ -177,39 +186,39 @@ class OwnerQueue(JobQueue):
 
     def _next_run(self) -> _Run | None:
         self._drop_abandoned()
-        if self._waiting:
-            self._form_run()
-        for _ in range(len(self._runs)):
-            run = self._runs[0]
-            self._runs.rotate(-1)
-            if run.wants_more:
-                return run
-        return None
+        run = next((run for run in self._runs if run.wants_more), None)
+        if self._waiting and (run is None or not self._newest_had_turn):
+            self._newest_had_turn = True
+            return self._form_run()
+        self._newest_had_turn = False
+        if run is not None:
+            self._runs.remove(run)
+            self._runs.append(run)
+        return run
 
-    def _form_run(self) -> None:
+    def _form_run(self) -> _Run | None:
         """Of the job that has waited longest, and if it is small, of others too: they share packs."""
-        room = self._shared_characters()
+        room = self._shared_characters()()
         with self._lock:
-            if not self._waiting:
-                return
-            jobs = [self._waiting[0]]
-            size = jobs[0].size
-            if size <= room and not jobs[0].alone:
-                for job in list(self._waiting)[1:]:
+            waiting = list(self._waiting)
+            jobs, size = waiting[:1], 0
+            if jobs and not jobs[0].alone:
+                size = jobs[0].size
+                for job in waiting[1:]:
                     if size + job.size <= room and not job.alone:
                         jobs.append(job)
                         size += job.size
-            self._runs.appendleft(_Run(jobs))
-            if len(jobs) == 1:
-                self._waiting.popleft()
-            else:
-                taken = set(jobs)
-                self._waiting = deque(job for job in self._waiting if job not in taken)
+            if not jobs:
+                return None
+            run = _Run(jobs)
+            self._runs.append(run)
+            self._waiting = deque(job for job in waiting if job not in jobs and not job.over)
+            return run
 
     def _start(self, run: _Run) -> None:
         with Caught() as caught:
             if run.pieces is None:
-                run.pieces = self._begin(run.texts)
+                run.pieces = self._begin()(run.texts)
             started = next(run.pieces, None)
         if caught.error is not None:
             run.fail(caught.error)
@@ -227,6 +236,8 @@ class OwnerQueue(JobQueue):
         if caught.error is not None:
             run.fail(caught.error)
         complete = [job for job in run.jobs if job.complete]
+        if all(job.over or job.complete for job in run.jobs):
+            run.leave()
         self._end_of(run)
         for job in complete:
             self._end(job, None)

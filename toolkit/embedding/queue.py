@@ -118,6 +118,7 @@ class JobQueue(ABC):
         with self._lock:
             while not self._is_mine() and (self._live or self._is_at_work()):
                 self._changed.wait()
+        self._stop_threads()
 
     def _admit(self, job: Job, timeout_s: float | None) -> None:
         if os.getpid() != self._process:
@@ -125,6 +126,7 @@ class JobQueue(ABC):
                 f"this engine belongs to process {self._process}, of which {os.getpid()} is a fork; "
                 "open an engine in the process that uses it"
             )
+        self._prepare(job)
         until = None if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
             while not self._closed and len(self._live) >= self._places:
@@ -153,6 +155,9 @@ class JobQueue(ABC):
 
     def _future_is_done(self, job: WholeJob, _future: object) -> None:
         self.withdraw(job)  # where the caller cancelled it; otherwise it is over already
+
+    def _prepare(self, job: Job) -> None:
+        """What takes a while for many texts, before the lock is taken; the default is nothing."""
 
     @abstractmethod
     def _queue(self, job: Job) -> None:
@@ -183,8 +188,8 @@ class JobQueue(ABC):
         """Whether some thread is; the lock is held."""
 
     @abstractmethod
-    def _threads(self) -> list[threading.Thread]:
-        """Threads to wait for when the interpreter ends."""
+    def _stop_threads(self) -> list[threading.Thread]:
+        """Tell threads that wait for work that none will come; returns those to wait for at the exit."""
 
 
 @atexit.register
@@ -195,5 +200,5 @@ def _stop_all() -> None:
         queue._closed = True  # noqa: SLF001
         for job in list(queue._live):  # noqa: SLF001
             queue.withdraw(job)
-        for thread in queue._threads():  # noqa: SLF001
+        for thread in queue._stop_threads():  # noqa: SLF001
             thread.join(max(0.0, until - time.monotonic()))

@@ -8,6 +8,7 @@ interpreter exits, and a server that hangs would hold up Ctrl-C until the reques
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 
 from toolkit.embedding.jobs import BlockJob, Caught, Job
 from toolkit.embedding.queue import PLACES, JobQueue
+from toolkit.errors import ServerError
 
 _AHEAD_PER_THREAD = 2  # batches under way or unread, of one stream
 
@@ -64,7 +66,8 @@ class _Batch:
 class RequestQueue(JobQueue):
     """Gives batches to `request` on at most `threads` threads at once.
 
-    request : called with at most `batch_size` texts, and an event that is set when nobody waits any more.
+    request : a method of the engine, called with at most `batch_size` texts, and an event that is set when
+        nobody waits any more.
     order : positions of a job's texts in the order to ask in; those left out have a row of zeros.
     """
 
@@ -79,24 +82,27 @@ class RequestQueue(JobQueue):
         places: int = PLACES,
     ) -> None:
         super().__init__(places=places)
-        self._request = request
+        self._request = weakref.WeakMethod(request)  # jobs keep the engine, not the queue
         self._order = order
         self._full_dim = full_dim
         self._batch_size = batch_size
         self._most_threads = threads
         self._ahead = _AHEAD_PER_THREAD * threads
         self._requests = 0  # under way
+        self._coming = 0  # threads that are about to take their first batch
         self._workers: set[threading.Thread] = set()
         self._todo: dict[Job, _Todo] = {}
         self._turns: deque[Job] = deque()
 
-    def _queue(self, job: Job) -> None:
-        chosen = self._order(job.texts)
-        self._todo[job] = _Todo(chosen)
-        self._turns.append(job)
-        left_out = np.setdiff1d(np.arange(len(job.texts)), chosen)
+    def _prepare(self, job: Job) -> None:
+        job.order = self._order(job.texts)
+        left_out = np.setdiff1d(np.arange(len(job.texts)), job.order)
         if len(left_out):
             job.deliver(left_out, np.zeros((len(left_out), self._full_dim), dtype=np.float32))
+
+    def _queue(self, job: Job) -> None:
+        self._todo[job] = _Todo(job.order)
+        self._turns.append(job)
 
     def _forget(self, job: Job) -> None:
         todo = self._todo.pop(job)
@@ -105,14 +111,15 @@ class RequestQueue(JobQueue):
 
     def _call_worker(self) -> None:
         with self._lock:
-            nothing_to_ask = [job for job, todo in self._todo.items() if todo.is_done]
-            if self._requests < self._most_threads and self._askable():
+            nothing_to_ask = [(job, todo.error) for job, todo in self._todo.items() if todo.is_done]
+            if self._requests + self._coming < self._most_threads and self._askable():
                 # The name shows in stack dumps, and tells these threads from the caller's.
                 worker = threading.Thread(target=self._serve, name="embed-request", daemon=True)
                 self._workers.add(worker)
+                self._coming += 1
                 worker.start()
-        for job in nothing_to_ask:
-            self._end(job, None)
+        for job, error in nothing_to_ask:
+            self._end(job, error)
 
     def _advance(self, job: Job) -> None:  # noqa: ARG002 - requests are for threads of their own
         self._call_worker()
@@ -126,24 +133,38 @@ class RequestQueue(JobQueue):
     def _is_at_work(self) -> bool:
         return False  # a request that nobody waits for is not waited for
 
-    def _threads(self) -> list[threading.Thread]:
+    def _stop_threads(self) -> list[threading.Thread]:
         return []
 
     def _serve(self) -> None:
         """A request thread: asks while there is something to ask, and ends."""
-        while (batch := self._take()) is not None:
-            self._call_worker()  # another thread for the next batch, if there is one
-            rows = None
+        try:
+            batch = self._take(first=True)
+            while batch is not None:
+                self._call_worker()  # another thread for the next batch, if there is one
+                self._ask(batch)
+                batch = self._take()
+        finally:
+            with self._lock:
+                self._workers.discard(threading.current_thread())
+
+    def _ask(self, batch: _Batch) -> None:
+        rows = None
+        # Stands if the thread ends in a way that is no Exception: whoever waits must hear of it.
+        failure: Exception | None = ServerError("a request thread broke; its traceback says why")
+        try:
             with Caught() as caught:
-                rows = self._request(batch.texts, batch.stop)
-            for job, error in self._settle(batch, rows, caught.error):
+                rows = self._request()(batch.texts, batch.stop)
+            failure = caught.error
+        finally:
+            for job, error in self._settle(batch, rows, failure):
                 self._end(job, error)
 
-    def _take(self) -> _Batch | None:
+    def _take(self, *, first: bool = False) -> _Batch | None:
         with self._lock:
+            self._coming -= first
             jobs = self._askable()
             if not jobs or self._requests == self._most_threads:
-                self._workers.discard(threading.current_thread())
                 return None
             jobs = jobs[:1] if jobs[0].alone else [job for job in jobs if not job.alone]
             batch = _Batch([])

@@ -187,7 +187,8 @@ class PackedEmbedder(Engine):
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before; they take turns with the texts of others."""
-        return self._queue.blocks(PiecesJob(self._runner.start(packs)))
+        job = PiecesJob(self._runner.start(packs), engine=self, full_dim=self._shape.hidden)
+        return self._queue.blocks(job)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, the end token included, after cutting."""
