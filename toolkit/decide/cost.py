@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from toolkit.errors import PlanError
 from toolkit.measure.storage import GB
 
 MIN_SIZES = 3  # corpus sizes below which no latency is extrapolated
+# Two 512-bit registers a cycle at 3.2 GHz: no core of today reads vectors faster, whatever the cache.
+_MOST_BYTES_PER_S = 4e11
+_NOISE = 0.05  # relative standard deviation that times have at least
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -106,46 +110,86 @@ class Footprint:
         return self.fixed + self.per_vector * vectors
 
 
-@dataclass(frozen=True)
-class Extrapolation:
-    """Time as a function of corpus size, fitted to measured sizes.
+class Work(Protocol):
+    """What a search does at a corpus size, as whoever knows the index counts it.
 
-    shape : ``log`` (base + slope ln n) for graphs, else ``linear`` (base + slope n).
-    sizes : the corpus sizes it was fitted to; worst_error : largest relative miss among them.
+    bytes_each : bytes that one comparison reads.
     """
 
+    bytes_each: float
+
+    def compared(self, documents: int) -> float:
+        """Vectors that one search compares with its query."""
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """Time as a function of corpus size: ``base + slope * (vectors compared)``.
+
+    sizes : the corpus sizes it is from.
+    fitted : whether the times grew enough to tell the two parts apart. If not, all of the largest size's
+        time is taken to grow with the vectors compared, which is the most it can come to.
+    worst_error : largest relative miss among the sizes.
+    """
+
+    work: Work
     base: float
     slope: float
-    shape: str
     sizes: tuple[int, ...]
+    fitted: bool
     worst_error: float
 
     def at(self, documents: int) -> float:
         """The time at a corpus size, in the unit of what was fitted."""
-        return self.base + self.slope * (np.log(documents) if self.shape == "log" else documents)
+        return self.base + self.slope * self.work.compared(documents)
 
 
-def extrapolate(sizes: Sequence[int], times: Sequence[float], *, index: str) -> Extrapolation | None:
-    """Fit how time grows with the corpus; None with fewer than three different sizes.
+def extrapolate(
+    sizes: Sequence[int], times: Sequence[float], *, work: Work, per_s: float
+) -> Extrapolation | None:
+    """How a search's time grows with the corpus, from times at some sizes; None for times that are not > 0.
 
-    A graph (HNSW) visits a number of vectors that grows with the logarithm of the corpus (Malkov & Yashunin
-    2018); a scan, and a scan of a fixed share of lists, grows linearly. Least relative squares with neither
-    part below zero, so that a noisy fit cannot promise that a larger corpus is faster.
+    A search takes a fixed part and a part for each vector it compares (`work`): all of a scan's, the probed
+    lists' share of an inverted file's, a graph's logarithm. Least relative squares with neither part below
+    zero, and with no vector cheaper than a core can read it, so that noise among small sizes cannot promise
+    that a larger corpus costs nothing. Where the sizes do not tell the parts apart (fewer than three, or
+    growth within the noise of the times), see `Extrapolation.fitted`.
+
+    per_s : units of `times` in a second: 1,000 for ms.
     """
     from scipy.optimize import nnls
 
     documents, measured = np.asarray(sizes, dtype=np.float64), np.asarray(times, dtype=np.float64)
-    if len(np.unique(documents)) < MIN_SIZES or not (measured > 0).all():
+    if not (measured > 0).all():
         return None
-    shape = "log" if "HNSW" in index else "linear"
-    grown = np.log(documents) if shape == "log" else documents
-    scale = grown.max()
-    design = np.column_stack([np.ones_like(grown), grown / scale]) / measured[:, None]
-    (base, slope), _ = nnls(design, np.ones_like(measured))
-    worst = float(np.abs(design @ [base, slope] - 1.0).max())
-    return Extrapolation(
-        float(base), float(slope / scale), shape, tuple(sorted({int(n) for n in sizes})), worst
-    )
+    known = tuple(sorted({int(n) for n in sizes}))
+    compared = np.array([work.compared(int(n)) for n in documents])
+    least = per_s * work.bytes_each / _MOST_BYTES_PER_S
+    design = np.column_stack([np.ones_like(compared), compared / compared.max()]) / measured[:, None]
+    beyond_least = np.maximum(measured - least * compared, 0.0) / measured
+    (base, share), _ = nnls(design, beyond_least)
+    slope = share / compared.max() + least
+    if not _grows(design, known):
+        largest = compared == compared.max()
+        base, slope = 0.0, max(float(measured[largest].max() / compared.max()), least)
+        fitted = False
+    else:
+        fitted = True
+    worst = float(np.abs((base + slope * compared) / measured - 1.0).max())
+    return Extrapolation(work, float(base), float(slope), known, fitted, worst)
+
+
+def _grows(design: np.ndarray, sizes: Sequence[int]) -> bool:
+    """Whether an unbounded fit has a slope that is known to a fifth, of times that are off by 5 % at least.
+
+    Three points scatter about their line as little as they like: their own spread alone says too little.
+    """
+    if len(sizes) < MIN_SIZES:
+        return False
+    parts, *_ = np.linalg.lstsq(design, np.ones(len(design)))
+    spread = np.sum((design @ parts - 1.0) ** 2) / (len(design) - design.shape[1])
+    error = np.sqrt(max(spread, _NOISE**2) * np.linalg.pinv(design.T @ design)[1, 1])
+    return bool(parts[1] > 5.0 * error)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from toolkit.decide.recommendation import (
 from toolkit.decide.series import exact_rows, main_metric
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
+from toolkit.experiment.work import Work
 from toolkit.measure.noninferiority import (
     ALPHA,
     KEEP,
@@ -116,7 +117,7 @@ class _Search:
         reference = _reference(measured, values)
         exact = measured[measured["setting"] == reference].iloc[0]
         documents = round(float(exact["index_bytes"] / exact["bytes_per_vector"]))
-        table, notes = _priced(measured, demand, prices, results.scaling, documents)
+        table, notes = _priced(measured, demand, prices, results.scaling, documents, results.plan.k)
         subject = " · ".join(str(exact[name]) for name in ("dataset", "model") if name in measured)
         instructions = _instructions(measured, values, reference)
         return cls(
@@ -330,12 +331,13 @@ def _priced(
     prices: Prices,
     scaling: pd.DataFrame | None,
     documents: int,
+    k: int,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Bytes, latency and cost at the corpus size asked for, cheapest first, and what to know about them."""
     size = demand.corpus_size or documents
     sized = dict(list(scaling.groupby("setting", observed=True))) if scaling is not None else {}
     rows = [
-        _at_size(row, sized.get(row["setting"]), size=size, documents=documents)
+        _at_size(row, sized.get(row["setting"]), size=size, documents=documents, k=k)
         for row in measured.to_dict("records")
     ]
     timed = all(row.qps is not None for row in rows)
@@ -375,7 +377,9 @@ class _AtSize:
     latency: str
 
 
-def _at_size(row: Mapping[str, Any], sizes: pd.DataFrame | None, *, size: int, documents: int) -> _AtSize:
+def _at_size(
+    row: Mapping[str, Any], sizes: pd.DataFrame | None, *, size: int, documents: int, k: int
+) -> _AtSize:
     rate = "qps_1_thread" if "qps_1_thread" in row else "qps"
     # Whatever a setting holds beside its index, such as the vectors of a second stage, grows with the corpus.
     beside = row["bytes_per_vector"] - row["index_bytes"] / documents
@@ -387,14 +391,15 @@ def _at_size(row: Mapping[str, Any], sizes: pd.DataFrame | None, *, size: int, d
         return _AtSize(memory_bytes, disk_bytes, known, row["p95_ms"], row[rate] if known else None, source)
     footprint = Footprint.through(sizes["documents"], sizes["index_bytes"])
     memory_bytes = footprint.bytes_at(size) + beside * size
-    fit = extrapolate(sizes["documents"], sizes["p95_ms"], index=row["index"])
-    pace = extrapolate(sizes["documents"], 1.0 / sizes[rate], index=row["index"])
-    if fit is None or pace is None:
+    work = Work.of_row(row, k=k)
+    fit = extrapolate(sizes["documents"], sizes["p95_ms"], work=work, per_s=1e3)
+    pace = extrapolate(sizes["documents"], 1.0 / sizes[rate], work=work, per_s=1.0)
+    if fit is None or pace is None or len(fit.sizes) < MIN_SIZES:
         source = f"measured at {documents:,} documents"
         return _AtSize(memory_bytes, disk_bytes, len(sizes) > 1, row["p95_ms"], None, source)
     low, high = fit.sizes[0], fit.sizes[-1]
     source = (
-        f"extrapolated ({fit.shape}) from {len(fit.sizes)} sizes, {low:,}..{high:,} documents, "
-        f"to {size / high:,.1f} times the largest"
+        f"extrapolated{'' if fit.fitted else ' (at most)'} from {len(fit.sizes)} sizes, "
+        f"{low:,}..{high:,} documents, to {size / high:,.1f} times the largest"
     )
     return _AtSize(memory_bytes, disk_bytes, True, fit.at(size), 1.0 / pace.at(size), source)
