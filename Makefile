@@ -28,7 +28,7 @@ demo: setup ## sweep the dimensions of the embedded model on the built-in set: n
 	$(BIN)/toolkit sweep --embedder static --data builtin --dims auto --index Flat --index HNSW32 --out $(DEMO) --resume
 
 test: setup ## run the tests, one worker per core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-mteb-versions: setup ## run the mteb adapter's tests with the oldest and the newest mteb allowed
 	$(BIN)/python tests/mteb_versions.py

@@ -13,8 +13,10 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_folder(tmp_path_factory):
-    """Point the toolkit's cache at a folder of this test run."""
-    folder = tmp_path_factory.mktemp("toolkit-cache")
+    """Point the toolkit's cache at a folder of this test run, which all its workers share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "toolkit-cache"
+    folder.mkdir(exist_ok=True)
     before = os.environ.get("TOOLKIT_CACHE")
     os.environ["TOOLKIT_CACHE"] = str(folder)
     yield folder

@@ -23,6 +23,7 @@ from toolkit.decide.wording import (
     varying,
 )
 from toolkit.measure.metrics import COSTS, Metric, described
+from toolkit.report.compact import share_glyphs
 
 _HERE = Path(__file__).parent
 _MARKS = {
@@ -80,17 +81,25 @@ class Cell:
     note: str = ""
     is_text: bool = False
 
+    @property
+    def key(self) -> str | None:
+        """What the page sorts by, as text; None where the text shown does as well."""
+        key = self.sort if isinstance(self.sort, str) else f"{self.sort:.6g}"
+        return None if key == self.text or re.fullmatch(r"-?[\d.]+", self.text) else key
+
 
 def render(page: Page) -> str:
     """The report as HTML; every text from users is escaped."""
     template = _templates().get_template("report.html.j2")
     metric = main_metric(page.frame)
     heads, rows = table(page.frame, metric)
+    letters, svgs = share_glyphs([picture.svg for picture in page.pictures])
     shown = [*_qualities(page.frame), *(cost for name, cost in COSTS.items() if has(page.frame, name))]
     return template.render(
         page=page,
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - files of this package
-        pictures=[(picture, Markup(picture.svg)) for picture in page.pictures],  # noqa: S704
+        letters=Markup(letters),  # noqa: S704
+        pictures=[(picture, Markup(svg)) for picture, svg in zip(page.pictures, svgs, strict=True)],  # noqa: S704
         words=None if page.recommendation is None else recommendation_words(page.recommendation),
         metric=described(metric).label,
         heads=heads,

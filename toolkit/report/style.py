@@ -23,6 +23,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from toolkit.files import write_atomically
+from toolkit.report.compact import compact
 
 # Okabe-Ito without yellow, which vanishes on white, and without black, which is the ink.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -159,6 +160,7 @@ def inline_svg(svg: bytes, prefix: str, label: str) -> str:
     # Width and height in points would fix the size; the viewBox alone lets the page scale it.
     text = re.sub(r'(<svg\b[^>]*?) width="[^"]*" ?', r"\1 ", text, count=1)
     text = re.sub(r'(<svg\b[^>]*?) height="[^"]*" ?', r"\1 ", text, count=1)
+    text = compact(text, prefix)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label, quote=True)}"', 1)
 
 

@@ -37,7 +37,7 @@ def write_report(results: Results) -> Path:
             if not kind.possible(frame):
                 continue
             _, svg = save_chart(kind.draw(frame), folder / name)
-            inline = inline_svg(svg.read_bytes(), name, kind.caption)
+            inline = inline_svg(svg.read_bytes(), f"p{len(pictures)}", kind.caption)
             pictures.append(Picture(name, kind.caption, inline, wide=name not in _HALF_WIDTH))
         page = Page(
             title=f"{results.name}: embedding trade-offs",

@@ -1,0 +1,23 @@
+"""What the repository holds: recorded results stay small, and generated parts of the documents are current."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MOST_BYTES = 8_000_000
+
+
+def tracked(folder: str) -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z", folder], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def test_recorded_results_are_small():
+    """Tables, plans and one report each; charts are drawn again by `toolkit report`."""
+    files = tracked("results")
+    assert sum(path.stat().st_size for path in files) < MOST_BYTES
+    assert not [path for path in files if path.suffix in {".png", ".svg"}]
