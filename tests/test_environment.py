@@ -11,7 +11,7 @@ import pytest
 import toolkit
 from toolkit.embedding.static import StaticEmbedder
 from toolkit.experiment import machine
-from toolkit.experiment.environment import command_line, conditions, environment, redacted
+from toolkit.experiment.environment import command_line, conditions, environment, redacted, search_versions
 
 PACKAGE = Path(toolkit.__file__).parent
 ROOT = PACKAGE.parent
@@ -172,3 +172,14 @@ def test_own_work_is_not_taken_for_that_of_others(monkeypatch):
     load = machine.HostLoad()
     clock |= {"busy": 120.0, "own": 54.1, "wall": 20.0}
     assert load.facts()["cores_used_by_others"] == 0.0
+
+
+def test_the_package_of_a_foreign_backend_is_among_the_versions_neighbors_depend_on():
+    import packaging.version
+
+    from toolkit.search.exact.backend import ExactBackend
+
+    own = search_versions([ExactBackend()])
+    assert own == search_versions()
+    assert {"embedding-toolkit", "faiss-cpu"} <= set(own)
+    assert set(search_versions([packaging.version.Version("1")])) == {*own, "packaging"}

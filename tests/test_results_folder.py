@@ -201,7 +201,7 @@ def test_another_machine_times_all_again_keeps_neighbours_and_is_named(finished,
 
 
 def test_neighbours_of_another_version_are_not_used(finished, cache, monkeypatch):
-    monkeypatch.setattr("toolkit.experiment.sweep.search_versions", lambda: {"faiss-cpu": "99.0"})
+    monkeypatch.setattr("toolkit.experiment.sweep.search_versions", lambda _: {"faiss-cpu": "99.0"})
     before = raw_files(finished, "neighbours")
     results = sweep_into(finished, cache)
     assert len(raw_files(finished, "neighbours")) == 2 * len(before)

@@ -1,10 +1,12 @@
 """A sweep over objects: an open embedder or a set in memory instead of what the plan names."""
 
 import pytest
+from typer.testing import CliRunner
 
+from toolkit.cli import app
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.embedding.static import StaticEmbedder
-from toolkit.errors import PlanError
+from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.plan import make_plan, read_plan
 from toolkit.experiment.results import Results
 from toolkit.experiment.sweep import run_sweep
@@ -63,3 +65,21 @@ def test_a_recorded_object_cannot_be_opened_again_and_the_error_says_what_to_pas
         run_sweep(plan, out=tmp_path / "p", data=colors, progress=False)
     with pytest.raises(PlanError, match=r"data 'object:colors' .* pass it as data="):
         run_sweep(plan, out=tmp_path / "p", embedder=StaticEmbedder(), progress=False)
+
+
+def test_the_command_line_says_the_notes_and_replaces_on_request(tmp_path):
+    out = tmp_path / "o"
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text(
+        "a\tb\n" + "\n".join(f"the {one}\tthis is {one}" for one in ("cat", "dog", "cow", "hen"))
+    )
+    command = ["sweep", "--data", f"pairs:{pairs}", "--dims", "64", "--out", str(out)]
+    (tmp_path / "plan.toml").write_text("max_queries = 3\n")
+    done = CliRunner().invoke(app, [*command, str(tmp_path / "plan.toml")])
+    assert done.exit_code == 0, done.output
+    assert "note: 3 of 4 pairs were measured" in done.output
+    with pytest.raises(ResultsError, match="--overwrite"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    done = CliRunner().invoke(app, [*command, "--overwrite"])
+    assert done.exit_code == 0, done.output
+    assert "note" not in done.output

@@ -128,13 +128,15 @@ def sweep(
     *,
     out: str | Path,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool = True,
     **fields: Any,  # noqa: ANN401 - the fields of SweepPlan
 ) -> ResultsView:
     """Measure every setting of a plan from a single encode, and write the results folder and report.
 
     plan : a SweepPlan or the path of a TOML file; `fields` (``data=``, ``dims=`` ..) override it.
-    out : results folder; ``resume=True`` goes on with one that is there.
+    out : results folder. The same plan continues what was begun there; ``resume=True`` lets a plan add
+        settings to it, ``overwrite=True`` replaces it.
 
     Raises PlanError, DataError, ModelError, ServerError or ResultsError; nothing computed is lost.
     """
@@ -143,7 +145,9 @@ def sweep(
     from toolkit.notebook.views import ResultsView
     from toolkit.report.write import write_report
 
-    results = run_sweep(resolve_plan(plan, **fields), out=Path(out), resume=resume, progress=progress)
+    results = run_sweep(
+        resolve_plan(plan, **fields), out=Path(out), resume=resume, overwrite=overwrite, progress=progress
+    )
     write_report(results)
     return ResultsView(results)
 

@@ -44,7 +44,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; what was computed is kept: go on with --resume", file=sys.stderr)
+        print("interrupted; what was computed is kept: the same command continues from it", file=sys.stderr)
         sys.exit(130)
 
 
@@ -72,7 +72,10 @@ def sweep(
     index: Annotated[list[str] | None, typer.Option(help="FAISS factory string; repeatable")] = None,
     instruction: Annotated[list[str] | None, typer.Option(help="default, none or a text; repeatable")] = None,
     k: Annotated[int | None, typer.Option(help="neighbours kept")] = None,
-    resume: Annotated[bool, typer.Option(help="go on with a sweep that is in the folder")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="add to the sweep that is in the folder")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the sweep that is in the folder")
+    ] = False,
 ) -> None:
     """Measure every setting from a single encode; write tables, charts and a report."""
     from toolkit import sweep as run
@@ -89,7 +92,9 @@ def sweep(
         "k": k,
     }
     chosen = {name: value for name, value in fields.items() if value}
-    view = run(plan, out=out, resume=resume, **chosen)
+    view = run(plan, out=out, resume=resume, overwrite=overwrite, **chosen)
+    for note in view.results.notes:
+        print(f"note: {note}")
     print(f"report: {out / 'report.html'}")
     print(headline(view.results))
 

@@ -13,10 +13,10 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from toolkit.experiment.machine import hardware, libraries
@@ -92,9 +92,17 @@ def conditions() -> dict[str, object]:
     }
 
 
-def search_versions() -> dict[str, str]:
-    """Versions of what searches: those that neighbours may depend on."""
-    return _installed(_SEARCH_PACKAGES)
+def search_versions(backends: Iterable[object] = ()) -> dict[str, str]:
+    """Versions of what searches, those that neighbours may depend on.
+
+    backends : index backends; a version of the package that each comes from is among them.
+    """
+    modules = {type(backend).__module__.partition(".")[0] for backend in backends} - {"toolkit"}
+    if not modules:
+        return _installed(_SEARCH_PACKAGES)
+    owners = packages_distributions()
+    more = {name for module in modules for name in owners.get(module, ())}
+    return _installed((*_SEARCH_PACKAGES, *sorted(more)))
 
 
 def versions() -> dict[str, str]:

@@ -26,6 +26,7 @@ from toolkit.experiment.results import Results
 from toolkit.experiment.retrieval_sweep import RetrievalSweep, sample_queries
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
+from toolkit.search.backend import backend_of
 from toolkit.search.faiss.factory import load_faiss
 
 # Others' use of this share of the cores makes timings doubtful.
@@ -74,7 +75,7 @@ def run_sweep(
         settings = sweep.settings(space)
         shared = {"embedding space": space.fingerprint} | sweep.identity
         folder = folder.begin(sweep.kind, shared, plan, [one.key for one in settings], **allowed)
-        store = RawStore(folder.raw, _identity(plan, shared))
+        store = RawStore(folder.raw, _identity(plan, shared, settings))
         folder.save_conditions(store.identity)
         if folder.continued:
             notes += _continued(store, settings)
@@ -117,11 +118,17 @@ def _prepared(plan: SweepPlan, data: RetrievalSet | PairSet) -> tuple[RetrievalS
     ]
 
 
-def _identity(plan: SweepPlan, shared: dict[str, object]) -> Identity:
+def _identity(plan: SweepPlan, shared: Mapping[str, object], settings: Sequence[Setting]) -> Identity:
     with suppress(MissingPackageError):
         load_faiss()  # its libraries are among the conditions
     timing = {"queries": plan.timing.queries, "threads": plan.timing.threads}
-    return Identity(sweep=shared, versions=search_versions(), conditions=conditions(), timing=timing)
+    named = {(setting.backend, setting.index) for setting in settings}
+    return Identity(
+        sweep=shared,
+        versions=search_versions(backend_of(*one) for one in named),
+        conditions=conditions(),
+        timing=timing,
+    )
 
 
 def _continued(store: RawStore, settings: Sequence[Setting]) -> list[str]:
