@@ -267,15 +267,15 @@ def test_packs_hold_every_text_once_within_the_budget(sizes, budget, smaller):
         for pack in group:
             assert pack.used <= limit or len(pack.lengths) == 1
             assert len(pack) == rounded_tokens(pack.used)
-            tokens, places, starts = pack.rows
+            tokens, position_ids, segment_starts = pack.rows
             for position, last, length in zip(pack.positions, pack.last_rows, pack.lengths, strict=True):
                 assert length == sizes[position]
                 first = last - length + 1
                 np.testing.assert_array_equal(tokens[first : last + 1], np.arange(1, length + 1))
-                np.testing.assert_array_equal(places[first : last + 1], np.arange(length))
-                assert (starts[first : last + 1] == first).all()
-            assert (starts[pack.used :] == np.arange(pack.used, len(pack))).all()
-            assert (places[pack.used :] == 0).all()
+                np.testing.assert_array_equal(position_ids[first : last + 1], np.arange(length))
+                assert (segment_starts[first : last + 1] == first).all()
+            assert (segment_starts[pack.used :] == np.arange(pack.used, len(pack))).all()
+            assert (position_ids[pack.used :] == 0).all()
     assert isinstance(made[0], Pack)
 
 

@@ -80,15 +80,15 @@ class Stand:
         self.decoder = plain_decoder(weights)
         self.seen = []
 
-    def __call__(self, tokens, places, starts):
+    def __call__(self, tokens, position_ids, segment_starts):
         self.seen.append(len(tokens))
-        lengths = [length for length in torch.bincount(starts.long()).tolist() if length]
+        lengths = [length for length in torch.bincount(segment_starts.long()).tolist() if length]
         last = torch.tensor(lengths).cumsum(0) - 1
         return self.decoder(
             Batch(
                 tokens=tokens,
-                places=places,
-                starts=starts,
+                position_ids=position_ids,
+                segment_starts=segment_starts,
                 last_rows=last.int(),
                 lengths=lengths,
                 long=False,
@@ -151,8 +151,15 @@ def test_the_kernel_gives_what_the_decoder_gives_every_time(shape):
             last = torch.from_numpy(pack.last_rows).to(device)
 
             def batch(count, rows=rows, last=last):
-                ids, places, starts = rows[:, :count].contiguous()
-                return Batch(tokens=ids, places=places, starts=starts, last_rows=last, lengths=(), long=False)
+                ids, position_ids, segment_starts = rows[:, :count].contiguous()
+                return Batch(
+                    tokens=ids,
+                    position_ids=position_ids,
+                    segment_starts=segment_starts,
+                    last_rows=last,
+                    lengths=(),
+                    long=False,
+                )
 
             found = given(batch(tokens)).clone()
             cosines = (found * expected(batch(len(pack)))).sum(dim=1)

@@ -24,15 +24,15 @@ LONG_TEXT = 1_024
 class Batch:
     """A pack on the device.
 
-    tokens, places, starts : (t,) int32, as in `packing.Pack.rows`.
+    tokens, position_ids, segment_starts : (t,) int32, as in `packing.Pack.rows`.
     last_rows : (n,) int32 row of each text's last token; may be followed by repetitions.
     lengths : tokens of each text, for operations that go text by text; empty where kernels do the work.
     long : whether some text has LONG_TEXT tokens or more.
     """
 
     tokens: torch.Tensor
-    places: torch.Tensor
-    starts: torch.Tensor
+    position_ids: torch.Tensor
+    segment_starts: torch.Tensor
     last_rows: torch.Tensor
     lengths: Sequence[int]
     long: bool
@@ -103,7 +103,9 @@ class Decoder:
         """
         total = len(batch.tokens)
         if self._does_few(total):
-            return self._small_batch(batch.tokens, batch.places, batch.starts)[: len(batch.last_rows)]
+            return self._small_batch(batch.tokens, batch.position_ids, batch.segment_starts)[
+                : len(batch.last_rows)
+            ]
         x = self._x[:total]
         x.copy_(self._embedding[batch.tokens])
         delta = None
@@ -130,8 +132,8 @@ class Decoder:
             batch.lengths,
             batch.long,
         )
-        queries = Queries(qkv[:, : shape.q_width], layer.q_norm, batch.starts)
-        attended = self._attend(layer, queries, keys, batch.places, out=self._attended[: len(x)])
+        queries = Queries(qkv[:, : shape.q_width], layer.q_norm, batch.segment_starts)
+        attended = self._attend(layer, queries, keys, batch.position_ids, out=self._attended[: len(x)])
         return self._mlp(layer, x, arithmetic.add(arithmetic.rows(attended), layer.out, x))
 
     def _last_layer(
@@ -145,8 +147,8 @@ class Decoder:
         asking = kv.new_empty(len(chosen), shape.q_width)
         arithmetic.multiply(arithmetic.pick(normed, chosen), layer.qkv[: shape.q_width], out=asking)
         keys = Keys(kv, 0, shape.kv_width, shape.kv_heads, batch.lengths, batch.long)
-        queries = Queries(asking, layer.q_norm, batch.starts[chosen], chosen)
-        attended = self._attend(layer, queries, keys, batch.places, out=torch.empty_like(asking))
+        queries = Queries(asking, layer.q_norm, batch.segment_starts[chosen], chosen)
+        attended = self._attend(layer, queries, keys, batch.position_ids, out=torch.empty_like(asking))
         x = x[chosen]
         return x, self._mlp(layer, x, arithmetic.add(arithmetic.rows(attended), layer.out, x))
 
@@ -156,10 +158,16 @@ class Decoder:
         return arithmetic.add(gated, layer.down, x)
 
     def _attend(
-        self, layer: LayerWeights, queries: Queries, keys: Keys, places: torch.Tensor, *, out: torch.Tensor
+        self,
+        layer: LayerWeights,
+        queries: Queries,
+        keys: Keys,
+        position_ids: torch.Tensor,
+        *,
+        out: torch.Tensor,
     ) -> torch.Tensor:
         eps, rotary = self.shape.norm_eps, self._rotary
-        self._ops.rotate_keys(keys, layer.k_norm, eps, rotary=rotary, places=places)
+        self._ops.rotate_keys(keys, layer.k_norm, eps, rotary=rotary, position_ids=position_ids)
         return self._ops.attend(queries, keys, eps, rotary=rotary, out=out)
 
 

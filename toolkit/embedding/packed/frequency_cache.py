@@ -1,4 +1,4 @@
-"""Room for a few things that are dear to make, given to the keys that come most often."""
+"""Room for a few things that are expensive to build, given to the keys that come most often."""
 
 from __future__ import annotations
 

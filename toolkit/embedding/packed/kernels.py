@@ -50,7 +50,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Te
     return out
 
 
-def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, places: torch.Tensor) -> None:
+def rotate_keys(
+    keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, position_ids: torch.Tensor
+) -> None:
     """As `reference.rotate_keys`."""
     group = math.gcd(keys.kv_heads, 8)
     _rotate_keys[(len(keys.buffer), keys.kv_heads // group)](
@@ -58,7 +60,7 @@ def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, p
         norm,
         rotary.cos,
         rotary.sin,
-        places,
+        position_ids,
         keys.buffer.stride(0),
         keys.k_column,
         eps,
@@ -86,8 +88,8 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
         rotary.sin,
         TensorDescriptor.from_tensor(keys.buffer, [_K_TILE, head_dim]),
         out,
-        queries.starts,
-        queries.starts if ends is None else ends,
+        queries.segment_starts,
+        queries.segment_starts if ends is None else ends,
         rows,
         queries.rows.stride(0),
         out.stride(0),
@@ -235,7 +237,7 @@ def _rotate_keys(
     norm_ptr,
     cos_ptr,
     sin_ptr,
-    places_ptr,
+    position_ids_ptr,
     stride,
     column,
     eps,
@@ -245,9 +247,9 @@ def _rotate_keys(
     row = tl.program_id(0).to(tl.int64)
     heads = tl.program_id(1) * GROUP + tl.arange(0, GROUP)
     half = tl.arange(0, HALF)
-    place = tl.load(places_ptr + row).to(tl.int64)
-    cos = tl.load(cos_ptr + place * HALF + half)[None, :]
-    sin = tl.load(sin_ptr + place * HALF + half)[None, :]
+    position = tl.load(position_ids_ptr + row).to(tl.int64)
+    cos = tl.load(cos_ptr + position * HALF + half)[None, :]
+    sin = tl.load(sin_ptr + position * HALF + half)[None, :]
     low_ptr = rows_ptr + row * stride + column + heads[:, None] * (2 * HALF) + half[None, :]
     low, high = _rotated(low_ptr, norm_ptr, cos, sin, eps, HALF)
     tl.store(low_ptr, low.to(rows_ptr.dtype.element_ty))
@@ -262,13 +264,13 @@ def _attend(
     sin_ptr,
     keys,
     out_ptr,
-    starts_ptr,
+    segment_starts_ptr,
     ends_ptr,
     n_rows,
     q_stride,
     out_stride,
-    bundles,
-    bundles_a_key,
+    groups,
+    groups_per_key,
     k_column,
     v_column,
     eps,
@@ -279,22 +281,22 @@ def _attend(
     Q_TILE: tl.constexpr,
     K_TILE: tl.constexpr,
 ):
-    # A bundle is SHARED query heads that see the same keys; row r of the tile is position r // SHARED.
-    # Bundles vary fastest, so that the same rows of keys are in use at the same time; late tiles, the
+    # A group is a GQA group, or SHARED of its query heads; row r of the tile is position r // SHARED.
+    # Groups vary fastest, so that the same rows of keys are in use at the same time; late tiles, the
     # heavy ones of a long text, come first.
     program = tl.program_id(0)
-    bundle = program % bundles
-    tile = tl.num_programs(0) // bundles - 1 - program // bundles
-    k_column += bundle // bundles_a_key * HEAD_DIM
-    v_column += bundle // bundles_a_key * HEAD_DIM
+    group = program % groups
+    tile = tl.num_programs(0) // groups - 1 - program // groups
+    k_column += group // groups_per_key * HEAD_DIM
+    v_column += group // groups_per_key * HEAD_DIM
 
     begin_row = tile * (Q_TILE // SHARED)
     count = tl.minimum(n_rows - begin_row, Q_TILE // SHARED)
     offsets = tl.arange(0, Q_TILE)
     inside = offsets // SHARED < count
     rows = begin_row + tl.minimum(offsets // SHARED, count - 1)
-    column = (bundle * SHARED + offsets % SHARED) * HEAD_DIM
-    first = tl.load(starts_ptr + rows)
+    column = (group * SHARED + offsets % SHARED) * HEAD_DIM
+    first = tl.load(segment_starts_ptr + rows)
     last = rows if OWN_ROW else tl.load(ends_ptr + rows)
 
     HALF: tl.constexpr = HEAD_DIM // 2
@@ -312,16 +314,16 @@ def _attend(
 
     best = tl.full([Q_TILE], -1.0e30, dtype=tl.float32)
     total = tl.zeros([Q_TILE], dtype=tl.float32)
-    mixed = tl.zeros([Q_TILE, HEAD_DIM], dtype=tl.float32)
+    accumulator = tl.zeros([Q_TILE, HEAD_DIM], dtype=tl.float32)
     for start in tl.range(begin, open_end, K_TILE):
         k = keys.load([start, k_column])
         scores = tl.dot(q, k.T)
         better = tl.maximum(best, tl.max(scores, axis=1) * scale_log2)
-        shares = tl.exp2(scores * scale_log2 - better[:, None])
-        fade = tl.exp2(best - better)
-        total = total * fade + tl.sum(shares, axis=1)
+        probabilities = tl.exp2(scores * scale_log2 - better[:, None])
+        rescale = tl.exp2(best - better)
+        total = total * rescale + tl.sum(probabilities, axis=1)
         v = keys.load([start, v_column])
-        mixed = tl.dot(shares.to(v.dtype), v, mixed * fade[:, None])
+        accumulator = tl.dot(probabilities.to(v.dtype), v, accumulator * rescale[:, None])
         best = better
     for start in tl.range(open_end, end, K_TILE):
         k = keys.load([start, k_column])
@@ -330,15 +332,15 @@ def _attend(
         seen = (key_rows[None, :] >= first[:, None]) & (key_rows[None, :] <= last[:, None])
         scores = tl.where(seen, scores, float("-inf"))
         better = tl.maximum(best, tl.max(scores, axis=1) * scale_log2)
-        shares = tl.exp2(scores * scale_log2 - better[:, None])
-        fade = tl.exp2(best - better)
-        total = total * fade + tl.sum(shares, axis=1)
+        probabilities = tl.exp2(scores * scale_log2 - better[:, None])
+        rescale = tl.exp2(best - better)
+        total = total * rescale + tl.sum(probabilities, axis=1)
         v = keys.load([start, v_column])
-        mixed = tl.dot(shares.to(v.dtype), v, mixed * fade[:, None])
+        accumulator = tl.dot(probabilities.to(v.dtype), v, accumulator * rescale[:, None])
         best = better
-    mixed = mixed / total[:, None]
+    accumulator = accumulator / total[:, None]
     where = out_ptr + (rows.to(tl.int64) * out_stride + column)[:, None] + tl.arange(0, HEAD_DIM)[None, :]
-    tl.store(where, mixed.to(out_ptr.dtype.element_ty), mask=inside[:, None])
+    tl.store(where, accumulator.to(out_ptr.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit

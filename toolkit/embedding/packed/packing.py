@@ -56,7 +56,7 @@ class TokenizedTexts:
         return len(self.lengths)
 
     def take(self, chosen: np.ndarray) -> TokenizedTexts:
-        """The texts at these places, in this order."""
+        """The texts at these positions, in this order."""
         lengths = self.lengths[chosen]
         firsts = (np.cumsum(self.lengths) - self.lengths)[chosen]
         shifts = np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
@@ -85,12 +85,12 @@ class Pack:
         lengths, used = texts.lengths, len(texts.ids)
         total = rounded_tokens(used)
         rows = np.zeros((3, total), dtype=np.int32)
-        tokens, places, starts = rows
+        tokens, position_ids, segment_starts = rows
         tokens[:used] = texts.ids
         if len(lengths) > 1:
-            starts[:used] = np.repeat(np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
-        starts[used:] = np.arange(used, total, dtype=np.int32)
-        np.subtract(np.arange(used, dtype=np.int32), starts[:used], out=places[:used])
+            segment_starts[:used] = np.repeat(np.cumsum(lengths, dtype=np.int32) - lengths, lengths)
+        segment_starts[used:] = np.arange(used, total, dtype=np.int32)
+        np.subtract(np.arange(used, dtype=np.int32), segment_starts[:used], out=position_ids[:used])
         return cls(positions, lengths, used, rows)
 
     def __len__(self) -> int:

@@ -40,13 +40,13 @@ class Queries:
 
     rows : (n, heads x head_dim), as they come from the product.
     norm : weight of each head's RMS normalization, (head_dim,).
-    starts : (n,) row of the first key that a query sees, the first token of its text.
+    segment_starts : (n,) row of the first key that a query sees, the first token of its text.
     ends : (n,) row of the last key that it sees, its own; None where query i is row i.
     """
 
     rows: torch.Tensor
     norm: torch.Tensor
-    starts: torch.Tensor
+    segment_starts: torch.Tensor
     ends: torch.Tensor | None = None
 
 
@@ -72,11 +72,13 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, out: torch.Te
     return out.copy_(_normed(x, weight, eps))
 
 
-def rotate_keys(keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, places: torch.Tensor) -> None:
-    """Normalize each key head and rotate it by its token's place in the text, in place."""
+def rotate_keys(
+    keys: Keys, norm: torch.Tensor, eps: float, *, rotary: Rotary, position_ids: torch.Tensor
+) -> None:
+    """Normalize each key head and rotate it by its token's position in the text, in place."""
     width = keys.kv_heads * norm.shape[0]
     part = keys.buffer[:, keys.k_column : keys.k_column + width].unflatten(1, (keys.kv_heads, -1))
-    part.copy_(_rotated(part, norm, eps, rotary, places))
+    part.copy_(_rotated(part, norm, eps, rotary, position_ids))
 
 
 def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
@@ -85,10 +87,10 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
     With ``queries.ends`` there is one query a text, its last token. Writes (n, heads x head_dim).
     """
     head_dim = queries.norm.shape[0]
-    starts, ends = queries.starts, queries.ends
-    own = torch.arange(len(starts), device=starts.device) if ends is None else ends
+    segment_starts, ends = queries.segment_starts, queries.ends
+    own = torch.arange(len(segment_starts), device=segment_starts.device) if ends is None else ends
     rows = queries.rows.unflatten(1, (-1, head_dim))
-    rotated = _rotated(rows, queries.norm, eps, rotary, own - starts).to(rows.dtype)
+    rotated = _rotated(rows, queries.norm, eps, rotary, own - segment_starts).to(rows.dtype)
     group = rotated.shape[1] // keys.kv_heads
     first = done = 0
     for length, texts in itertools.groupby(keys.lengths):
@@ -156,8 +158,8 @@ def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def _rotated(
-    heads: torch.Tensor, norm: torch.Tensor, eps: float, rotary: Rotary, places: torch.Tensor
+    heads: torch.Tensor, norm: torch.Tensor, eps: float, rotary: Rotary, position_ids: torch.Tensor
 ) -> torch.Tensor:
-    cos, sin = rotary.cos[places][:, None, :], rotary.sin[places][:, None, :]
+    cos, sin = rotary.cos[position_ids][:, None, :], rotary.sin[position_ids][:, None, :]
     low, high = _normed(heads, norm, eps).chunk(2, dim=-1)
     return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)

@@ -180,7 +180,7 @@ class _Plan:
         return 3 * self.size.total + self.size.texts
 
     def write(self, integers: np.ndarray) -> None:
-        """Fill in tokens, places and starts of each row; last rows, the last one repeated."""
+        """Fill in the three integers of each row; then the last rows, the last one repeated."""
         pack, total, chosen = self.pack, self.size.total, integers[3 * self.size.total :]
         integers[: 3 * total].reshape(3, total)[:] = pack.rows[:, :total]
         chosen[:] = pack.used - 1
@@ -196,11 +196,11 @@ class _Plan:
         """The pack, given its integers on the device."""
         total, texts, long = self.size
         rows, last = integers.split([3 * total, texts])
-        tokens, places, starts = rows.view(3, total).unbind(0)
+        tokens, position_ids, segment_starts = rows.view(3, total).unbind(0)
         return Batch(
             tokens=tokens,
-            places=places,
-            starts=starts,
+            position_ids=position_ids,
+            segment_starts=segment_starts,
             last_rows=last,
             lengths=self.lengths,
             long=long,

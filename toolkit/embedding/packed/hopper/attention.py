@@ -2,7 +2,7 @@
 
 The arithmetic is that of `kernels.attend`. There, two blocks of 64 query rows share a multiprocessor and
 each fetches its own keys, which asks more of the second-level cache than it gives. Here one block has 128
-rows: one warp fetches keys and values ahead, and two groups of four warps, 64 rows each, use them, mixing
+rows: one warp fetches keys and values ahead, and two groups of four warps, 64 rows each, use them, adding up
 the values of one tile while they score the next (the design of FlashAttention 3, Shah et al. 2024).
 """
 
@@ -49,7 +49,7 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
         rotary.sin,
         TensorDescriptor.from_tensor(keys.buffer, tile, layout),
         out,
-        queries.starts,
+        queries.segment_starts,
         rows,
         queries.rows.stride(0),
         out.stride(0),
@@ -91,7 +91,7 @@ def _rotate_queries(
     into, where, span, group_row, eps, HEAD_DIM: gl.constexpr, SHARED: gl.constexpr, ROWS: gl.constexpr
 ):
     """Normalized and rotated query heads of a group of warps, into shared memory."""
-    queries_ptr, norm_ptr, cos_ptr, sin_ptr, _, starts_ptr = where
+    queries_ptr, norm_ptr, cos_ptr, sin_ptr, _, segment_starts_ptr = where
     _, n_rows, first_column, stride, _, _, _, _ = span
     HALF: gl.constexpr = HEAD_DIM // 2
     LAYOUT: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
@@ -99,10 +99,10 @@ def _rotate_queries(
     half = gl.arange(0, HALF, layout=gl.SliceLayout(0, LAYOUT))
     rows = gl.minimum(group_row + offsets // SHARED, n_rows - 1)
     columns = first_column + offsets % SHARED * HEAD_DIM
-    places = (rows.to(gl.int64) * stride + columns)[:, None] + half[None, :]
-    low = gl.load(queries_ptr + places).to(gl.float32)
-    high = gl.load(queries_ptr + HALF + places).to(gl.float32)
-    angles = (rows - gl.load(starts_ptr + rows))[:, None] * HALF + half[None, :]
+    addresses = (rows.to(gl.int64) * stride + columns)[:, None] + half[None, :]
+    low = gl.load(queries_ptr + addresses).to(gl.float32)
+    high = gl.load(queries_ptr + HALF + addresses).to(gl.float32)
+    angles = (rows - gl.load(segment_starts_ptr + rows))[:, None] * HALF + half[None, :]
     cos = gl.load(cos_ptr + angles)
     sin = gl.load(sin_ptr + angles)
     squares = gl.sum(low * low, axis=1) + gl.sum(high * high, axis=1)
@@ -124,9 +124,9 @@ def _softmax_step(
         seen = (rows[None, :] >= first[:, None]) & (rows[None, :] <= last[:, None])
         scores = gl.where(seen, scores, float("-inf"))
     better = gl.maximum(best, gl.max(scores, axis=1) * scale_log2)
-    shares = gl.exp2(scores * scale_log2 - better[:, None])
-    fade = gl.exp2(best - better)
-    return shares, better, fade, total * fade + gl.sum(shares, axis=1)
+    probabilities = gl.exp2(scores * scale_log2 - better[:, None])
+    rescale = gl.exp2(best - better)
+    return probabilities, better, rescale, total * rescale + gl.sum(probabilities, axis=1)
 
 
 @gluon.jit
@@ -144,12 +144,12 @@ def _attend_group(
     STAGES: gl.constexpr,
 ):
     k_tiles, v_tiles, k_full, k_free, v_full, v_free = fetched
-    _, _, _, _, out_ptr, starts_ptr = where
+    _, _, _, _, out_ptr, segment_starts_ptr = where
     tile_row, n_rows, first_column, _, out_stride, begin, steps, open_steps = span
     eps, scale_log2 = scales
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, K_TILE, 16])
-    MIXED: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
-    SHARES: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=MIXED, k_width=2)
+    ACCUMULATOR: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, HEAD_DIM, 16])
+    PROBABILITIES: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=ACCUMULATOR, k_width=2)
     OUT: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
     dtype: gl.constexpr = k_tiles.dtype
 
@@ -158,50 +158,50 @@ def _attend_group(
     _rotate_queries(q, where, span, group_row, eps, HEAD_DIM, SHARED, ROWS)
 
     last = gl.minimum(group_row + gl.arange(0, ROWS, layout=gl.SliceLayout(1, SCORES)) // SHARED, n_rows - 1)
-    first = gl.load(starts_ptr + last)
+    first = gl.load(segment_starts_ptr + last)
     best = gl.full([ROWS], -1.0e30, gl.float32, layout=gl.SliceLayout(1, SCORES))
     total = gl.full([ROWS], 0.0, gl.float32, layout=gl.SliceLayout(1, SCORES))
     nothing = gl.full([ROWS, K_TILE], 0.0, gl.float32, layout=SCORES)
-    mixed = gl.full([ROWS, HEAD_DIM], 0.0, gl.float32, layout=MIXED)
+    accumulator = gl.full([ROWS, HEAD_DIM], 0.0, gl.float32, layout=ACCUMULATOR)
 
     mbarrier.wait(k_full.index(0), 0)
     scores = warpgroup_mma(q, k_tiles.index(0).permute((1, 0)), nothing, use_acc=False, is_async=True)
     scores = warpgroup_mma_wait(0, [scores])
     mbarrier.arrive(k_free.index(0), count=1)
-    shares, best, fade, total = _softmax_step(
+    probabilities, best, rescale, total = _softmax_step(
         scores, best, total, first, last, begin, open_steps == 0, scale_log2, K_TILE, SCORES
     )
-    weights = gl.convert_layout(shares.to(dtype), SHARES)
+    weights = gl.convert_layout(probabilities.to(dtype), PROBABILITIES)
     for step in range(1, steps):
-        # The values of the tile before are mixed while this one's scores go through the softmax.
+        # The values of the tile before are accumulated while this one's scores go through the softmax.
         stage = step % STAGES
         before = (step - 1) % STAGES
         mbarrier.wait(k_full.index(stage), step // STAGES & 1)
         scores = warpgroup_mma(q, k_tiles.index(stage).permute((1, 0)), nothing, use_acc=False, is_async=True)
         mbarrier.wait(v_full.index(before), (step - 1) // STAGES & 1)
-        mixing = warpgroup_mma(weights, v_tiles.index(before), mixed, is_async=True)
+        accumulating = warpgroup_mma(weights, v_tiles.index(before), accumulator, is_async=True)
         scores = warpgroup_mma_wait(1, [scores])
         mbarrier.arrive(k_free.index(stage), count=1)
         key_row = begin + step * K_TILE
-        shares, best, fade, total = _softmax_step(
+        probabilities, best, rescale, total = _softmax_step(
             scores, best, total, first, last, key_row, step >= open_steps, scale_log2, K_TILE, SCORES
         )
-        mixed, weights = warpgroup_mma_wait(0, [mixing, weights])
+        accumulator, weights = warpgroup_mma_wait(0, [accumulating, weights])
         mbarrier.arrive(v_free.index(before), count=1)
-        mixed = mixed * gl.convert_layout(fade, gl.SliceLayout(1, MIXED))[:, None]
-        weights = gl.convert_layout(shares.to(dtype), SHARES)
+        accumulator = accumulator * gl.convert_layout(rescale, gl.SliceLayout(1, ACCUMULATOR))[:, None]
+        weights = gl.convert_layout(probabilities.to(dtype), PROBABILITIES)
     final = steps - 1
     mbarrier.wait(v_full.index(final % STAGES), final // STAGES & 1)
-    mixed = warpgroup_mma(weights, v_tiles.index(final % STAGES), mixed)
-    mixed = mixed / gl.convert_layout(total, gl.SliceLayout(1, MIXED))[:, None]
+    accumulator = warpgroup_mma(weights, v_tiles.index(final % STAGES), accumulator)
+    accumulator = accumulator / gl.convert_layout(total, gl.SliceLayout(1, ACCUMULATOR))[:, None]
 
-    result = gl.convert_layout(mixed.to(dtype), OUT)
+    result = gl.convert_layout(accumulator.to(dtype), OUT)
     offsets = gl.arange(0, ROWS, layout=gl.SliceLayout(1, OUT))
     rows = group_row + offsets // SHARED
     columns = first_column + offsets % SHARED * HEAD_DIM
     width = gl.arange(0, HEAD_DIM, layout=gl.SliceLayout(0, OUT))
-    places = (rows.to(gl.int64) * out_stride + columns)[:, None] + width[None, :]
-    gl.store(out_ptr + places, result, mask=(rows < n_rows)[:, None])
+    addresses = (rows.to(gl.int64) * out_stride + columns)[:, None] + width[None, :]
+    gl.store(out_ptr + addresses, result, mask=(rows < n_rows)[:, None])
 
 
 @gluon.jit
@@ -212,12 +212,12 @@ def _attend(
     sin_ptr,
     keys,
     out_ptr,
-    starts_ptr,
+    segment_starts_ptr,
     n_rows,
     q_stride,
     out_stride,
-    bundles,
-    bundles_a_key,
+    head_groups,
+    groups_per_key,
     k_column,
     v_column,
     eps,
@@ -230,18 +230,18 @@ def _attend(
     GROUP_REGISTERS: gl.constexpr,
     FETCH_REGISTERS: gl.constexpr,
 ):
-    # Bundles of SHARED query heads and the order of tiles are as in `kernels._attend`.
+    # Groups of SHARED query heads and the order of tiles are as in `kernels._attend`.
     program = gl.program_id(0)
-    bundle = program % bundles
-    tile = gl.num_programs(0) // bundles - 1 - program // bundles
-    k_column += bundle // bundles_a_key * HEAD_DIM
-    v_column += bundle // bundles_a_key * HEAD_DIM
-    first_column = bundle * SHARED * HEAD_DIM
+    head_group = program % head_groups
+    tile = gl.num_programs(0) // head_groups - 1 - program // head_groups
+    k_column += head_group // groups_per_key * HEAD_DIM
+    v_column += head_group // groups_per_key * HEAD_DIM
+    first_column = head_group * SHARED * HEAD_DIM
     tile_row = tile * (2 * ROWS // SHARED)
 
     offsets = gl.arange(0, 2 * ROWS, layout=gl.BlockedLayout([1], [32], [4], [0]))
     last = gl.minimum(tile_row + offsets // SHARED, n_rows - 1)
-    first = gl.load(starts_ptr + last)
+    first = gl.load(segment_starts_ptr + last)
     begin = gl.min(first, axis=0)
     steps = (gl.max(last, axis=0) - begin + K_TILE) // K_TILE
     # Tiles of keys that every row sees need no mask.
@@ -265,7 +265,7 @@ def _attend(
     fence_async_shared()
     _barrier()
     fetched = (k_tiles, v_tiles, k_full, k_free, v_full, v_free)
-    where = (queries_ptr, norm_ptr, cos_ptr, sin_ptr, out_ptr, starts_ptr)
+    where = (queries_ptr, norm_ptr, cos_ptr, sin_ptr, out_ptr, segment_starts_ptr)
     span = (tile_row, n_rows, first_column, q_stride, out_stride, begin, steps, open_steps)
     scales = (eps, scale_log2)
     gl.warp_specialize(

@@ -97,8 +97,8 @@ struct Args {
                          // boxes of qkv
   const u16* embedding;
   const int* tokens;        // (T,) ids
-  const int* places;        // (T,) in their texts
-  const int* starts;        // (T,) rows of their texts' first tokens
+  const int* position_ids;    // (T,) in their texts
+  const int* segment_starts;  // (T,) rows of their texts' first tokens
   const u16* const* norms;  // (layers, 4): input norm, mlp norm, q norm, k norm; one more: final norm
   const float* cosines;
   const float* sines;
@@ -123,7 +123,7 @@ struct Consumer {
   u32 act_bits;            // of each place of the ring of rows that come box by box
   u32 given[3], received;  // sums sent to the owners of this warp's pairs and tile, and taken
   u32 qkv_phase, all_phase;
-  int place[2];
+  int position[2];
   float x[OWN][4];
 };
 
@@ -315,8 +315,8 @@ DEV Turn turn_of(const Args& a, Consumer& c, u32 tile, const u16* q_norm, const 
     t.high = wide(norm[64 + d]);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      t.cosine[i] = a.cosines[c.place[i] * 64 + d];
-      t.sine[i] = a.sines[c.place[i] * 64 + d];
+      t.cosine[i] = a.cosines[c.position[i] * 64 + d];
+      t.sine[i] = a.sines[c.position[i] * 64 + d];
     }
   }
   return t;
@@ -481,9 +481,9 @@ DEV void narrow_product(const Args& a, Consumer& c, int boxes, const u16* norm, 
 // The states of texts' last tokens as unit rows, a text after the other.
 DEV void finish(const Args& a, Consumer& c) {
   // Bits of the tokens that are their texts' first: the one before each is a last one.
-  u64 firsts = __ballot_sync(~0u, c.lane < T && a.starts[min(c.lane, T - 1)] == c.lane);
+  u64 firsts = __ballot_sync(~0u, c.lane < T && a.segment_starts[min(c.lane, T - 1)] == c.lane);
   const u32 other = c.lane + 32;
-  firsts |= (u64)__ballot_sync(~0u, other < T && a.starts[min(other, T - 1)] == other) << 32;
+  firsts |= (u64)__ballot_sync(~0u, other < T && a.segment_starts[min(other, T - 1)] == other) << 32;
   if (!c.reduces) return;
   float scale[2];
   scales(a, c, scale, 1, 1e-24f);
@@ -516,9 +516,9 @@ DEV void attend(const Args& a, Consumer& c) {
   const u32 b_row = lane & 7 | lane >> 1 & 8, b_x = (lane >> 3 & 1 ^ lane & 7) << 4;
   constexpr int JOBS = GROUP * T / 16;
   const u32 k_at = c.base + KV_AT, v_at = k_at + 2 * BOX;
-  int starts[2];  // of the texts of rows g and g + 8
+  int segment_starts[2];  // of the texts of rows g and g + 8
 #pragma unroll
-  for (int i = 0; i < 2; i++) starts[i] = a.starts[(16 * warp + g + 8 * i) % T];
+  for (int i = 0; i < 2; i++) segment_starts[i] = a.segment_starts[(16 * warp + g + 8 * i) % T];
   bar_wait(c.base + QKV_READY, c.qkv_phase);
   static_assert(JOBS <= CONSUMERS, "a warp each");
   if (warp < JOBS) {
@@ -566,7 +566,7 @@ DEV void attend(const Args& a, Consumer& c) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = (16 * job + g + 8 * half) % T;
-      const int start = starts[half];
+      const int start = segment_starts[half];
       const u32 span = row - start;
       float most = -1e30f;
 #pragma unroll
@@ -608,8 +608,8 @@ DEV void attend(const Args& a, Consumer& c) {
     __syncwarp();
 #pragma unroll 1
     for (int part = 0; part < 4; part++) {  // 32 of 128 numbers
-      float mixed[4][4];
-      clear(mixed);
+      float accumulator[4][4];
+      clear(accumulator);
 #pragma unroll
       for (int k = 0; k < (NT + 1) / 2; k++) {
         if (16 * k > seen) continue;
@@ -619,8 +619,8 @@ DEV void attend(const Args& a, Consumer& c) {
         for (int n = 0; n < 4; n += 2) {
           u32 v[4];
           ldm4t(v, box_at(v_at, 32 * part + 8 * (n + (lane >> 4)), key));
-          mma(mixed[n], p[k], v[0], v[1]);
-          mma(mixed[n + 1], p[k], v[2], v[3]);
+          mma(accumulator[n], p[k], v[0], v[1]);
+          mma(accumulator[n + 1], p[k], v[2], v[3]);
         }
       }
 #pragma unroll
@@ -630,7 +630,7 @@ DEV void attend(const Args& a, Consumer& c) {
 #pragma unroll
         for (int n = 0; n < 4; n++)
           store_shared(box_at(at, 32 * (part & 1) + 8 * n, t) + 4 * q,
-                       pack(mixed[n][2 * half], mixed[n][2 * half + 1]));
+                       pack(accumulator[n][2 * half], accumulator[n][2 * half + 1]));
       }
     }
   }
@@ -658,8 +658,8 @@ DEV void consume(const Args& a, u32 base, u32 cluster, u32 rank) {
   c.slot = c.slot_phase = c.act_bits = c.all_rows = c.given[0] = c.given[1] = c.given[2] = c.received =
       c.qkv_phase = c.all_phase = 0;
   if (c.reduces) {
-    c.place[0] = a.places[8 * c.peer + 2 * c.q];
-    c.place[1] = a.places[8 * c.peer + 2 * c.q + 1];
+    c.position[0] = a.position_ids[8 * c.peer + 2 * c.q];
+    c.position[1] = a.position_ids[8 * c.peer + 2 * c.q + 1];
 #pragma unroll
     for (int t = 0; t < OWN; t++) {
       const u32 tile = CONSUMERS * t + 8 * c.group + rank;
@@ -907,7 +907,7 @@ DEV void fetch_rows(const Args& a, u32 base, u32 rank) {
 
 extern "C" __global__ void __cluster_dims__(RANKS, 1, 1) __launch_bounds__(640, 1)
     small_batch(const char* maps, const char* row_maps, const u16* embedding, const int* tokens,
-               const int* places, const int* starts, const u16* const* norms, const float* cosines,
+               const int* position_ids, const int* segment_starts, const u16* const* norms, const float* cosines,
                const float* sines, u16* scaled, u16* qkv, u16* gated, float* squares, float* head_squares,
                float* out, u32* counting, int layers) {
   extern __shared__ __align__(1024) char memory[];
@@ -916,7 +916,7 @@ extern "C" __global__ void __cluster_dims__(RANKS, 1, 1) __launch_bounds__(640, 
   const u32 pass = load_relaxed(counting);
   u32* counters = counting + 32 + (pass & 1) * SET;
   if (blockIdx.x == 0 && threadIdx.x <= CLUSTERS) counting[32 + (~pass & 1) * SET + 32 * threadIdx.x] = 0;
-  const Args a{maps,   row_maps, embedding, tokens,  places,       starts, norms,    cosines, sines,
+  const Args a{maps,   row_maps, embedding, tokens,  position_ids, segment_starts, norms, cosines, sines,
                scaled, qkv,      gated,     squares, head_squares, out,    counters, layers};
   u32 base;
   asm("{ .reg .u64 p; cvta.to.shared.u64 p, %1; cvt.u32.u64 %0, p; }" : "=r"(base) : "l"(memory));

@@ -84,17 +84,27 @@ class SmallBatchPass:
         """Rows that a pass over `used` tokens has, the filler included."""
         return max(_FEWEST_TOKENS, -(-used // _TOKEN_STEP) * _TOKEN_STEP)
 
-    def __call__(self, tokens: torch.Tensor, places: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, tokens: torch.Tensor, position_ids: torch.Tensor, segment_starts: torch.Tensor
+    ) -> torch.Tensor:
         """(most, hidden) float32: first the texts' unit rows, in order. The next call overwrites them.
 
-        tokens, places, starts : (t,) int32 as in `packing.Pack.rows`; t as `tokens` says.
+        tokens, position_ids, segment_starts : (t,) int32 as in `packing.Pack.rows`; t as `tokens` says.
         """
         size = self._sizes.get(len(tokens)) or self._prepare(len(tokens))
         weights = self._weights
         size.kernel.launch(
             self._clusters,
             [
-                *(self._maps, size.row_maps, weights.embedding, tokens, places, starts, self._norms),
+                *(
+                    self._maps,
+                    size.row_maps,
+                    weights.embedding,
+                    tokens,
+                    position_ids,
+                    segment_starts,
+                    self._norms,
+                ),
                 *(self._rotary.cos, self._rotary.sin, *size.between, self._rows, self._counters),
                 len(weights.layers),
             ],
