@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
-from tests.models import make_bert, make_qwen3, make_sentence_transformer
+from tests.models import bert_tokenizer, make_bert, make_qwen3, make_sentence_transformer
 from toolkit.embedding import local
 from toolkit.embedding.checkpoint import find_checkpoint
 from toolkit.embedding.config import LocalConfig
@@ -123,13 +123,74 @@ def test_the_packed_engine_reads_a_causal_language_models_checkpoint(copy_of, tm
     )
 
 
-def test_pooling_that_leaves_out_the_prompt_is_refused_where_there_is_one(copy_of):
+@pytest.mark.parametrize("prompts", [{"query": "rain tree: "}, {}])
+def test_pooling_that_leaves_out_the_prompt_is_refused(copy_of, prompts):
     folder = copy_of("cls")
     with_json(folder / "1_Pooling" / "config.json", include_prompt=False)
-    expected = SentenceTransformer(str(folder), device="cpu").encode(["cat"], normalize_embeddings=True)
-    np.testing.assert_allclose(opened(folder).encode(["cat"]), expected, atol=1e-6)
-    with_json(folder / "config_sentence_transformers.json", prompts={"query": "rain tree: "})
+    with_json(folder / "config_sentence_transformers.json", prompts=prompts)
     with pytest.raises(ModelError, match="include_prompt"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"query_expansion": {"strategy": "fixed", "length": 8}}, "query_expansion"),
+        (
+            {"processing_kwargs": {"text": {"add_special_tokens": False}}},
+            r"processing_kwargs\.text\.add_spec",
+        ),
+    ],
+)
+def test_settings_of_the_text_stage_that_the_engine_does_not_follow_are_refused(copy_of, setting, said):
+    folder = copy_of("cls")
+    with_json(folder / "sentence_bert_config.json", **setting)
+    with pytest.raises(ModelError, match=said):
+        opened(folder)
+
+
+def test_settings_of_padding_change_no_vector(copy_of):
+    folder = copy_of("cls")
+    expected = opened(folder).encode(["cat dog", "sun"])
+    with_json(folder / "sentence_bert_config.json", processing_kwargs={"text": {"padding": "longest"}})
+    np.testing.assert_array_equal(opened(folder).encode(["cat dog", "sun"]), expected)
+
+
+def test_a_model_with_a_path_for_each_role_is_refused(tmp_path):
+    from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding
+
+    parts = [StaticEmbedding(bert_tokenizer().backend_tokenizer, embedding_dim=8) for _ in range(2)]
+    router = Router.for_query_document(query_modules=parts[:1], document_modules=parts[1:])
+    SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path))
+    with pytest.raises(ModelError, match="Router"):
+        opened(tmp_path)
+
+
+def test_a_missing_pooler_is_refused_where_its_output_is_the_vector(copy_of):
+    folder = copy_of("cls")
+    reads = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
+    with_json(
+        folder / "sentence_bert_config.json", modality_config=reads, module_output_name="sentence_embedding"
+    )
+    modules = folder / "modules.json"
+    modules.write_text(json.dumps(json.loads(modules.read_text())[:1]))
+    assert opened(folder).encode(["cat"]).shape == (1, 32)
+    with_tensors(folder, lambda t: t.pop("pooler.dense.weight"))
+    with pytest.raises(ModelError, match=r"lacks the tensor pooler\.dense\.weight"):
+        opened(folder)
+
+
+def test_a_missing_tensor_of_a_later_module_is_refused(copy_of):
+    from sentence_transformers.base.modules import Dense
+
+    folder = copy_of("cls")
+    model = SentenceTransformer(str(folder), device="cpu")
+    model.append(Dense(32, 16))
+    model.save(str(folder))
+    (dense,) = folder.glob("*_Dense")
+    assert opened(folder).encode(["cat"]).shape == (1, 16)
+    with_tensors(dense, lambda t: t.pop("linear.bias"))
+    with pytest.raises(ModelError, match=r"linear\.bias"):
         opened(folder)
 
 

@@ -106,6 +106,11 @@ class Checkpoint:
         )
 
     @property
+    def routes_by_role(self) -> bool:
+        """Whether queries and documents go through modules of their own (a Router, formerly Asym)."""
+        return any(kind in ("Router", "Asym") for kind, _ in self._modules)
+
+    @property
     def similarity(self) -> str:
         """How its makers compare vectors, such as ``cosine`` or ``dot``; empty if they do not say.
 

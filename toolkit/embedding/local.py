@@ -21,7 +21,13 @@ from toolkit.embedding.cpu import cpu_instructions
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.eos_token import check_end_token
 from toolkit.embedding.protocol import Block
-from toolkit.embedding.verify import check_reports, check_settings, load_reports
+from toolkit.embedding.verify import (
+    check_reports,
+    check_settings,
+    check_text_stage,
+    load_reports,
+    reads_token_states,
+)
 from toolkit.errors import ModelError, ModelWarning, PlanError
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalize
@@ -251,7 +257,11 @@ def _load(config: LocalConfig, checkpoint: Checkpoint, run: _Run) -> SentenceTra
     finally:
         if bar_was_on:
             transformers_logging.enable_progress_bar()
-    check_reports(checkpoint.name, reports)
+    first = model[0]
+    is_transformer = isinstance(first, Transformer)
+    check_reports(checkpoint.name, reports, token_states=is_transformer and reads_token_states(first))
+    if is_transformer:
+        check_text_stage(checkpoint.name, first)
     model.truncate_dim = None  # the full vector, whatever cut the folder's settings prefer
     return model.eval()
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from toolkit.embedding.checkpoint import Checkpoint
@@ -19,8 +20,10 @@ from toolkit.errors import ModelError, ModelWarning
 _SHOWN = 3
 # Worked out anew from the configuration whenever a model is made; older checkpoints hold copies.
 _RECOMPUTED = ("position_ids", "inv_freq", "masked_bias", "attn.bias")
-# Heads and the pooler read the token states that are pooled here, and nothing pooled here reads them.
-_UNREAD = ("pooler.", "lm_head.", "cls.", "classifier.", "score.")
+# Heads and the pooler read the states of tokens, and nothing reads them where those states are pooled.
+_HEADS = ("pooler.", "lm_head.", "cls.", "classifier.", "score.")
+# Of a tokenizer's call: how a batch is padded changes no vector, because padding is masked.
+_PADDING = {"padding", "pad_to_multiple_of", "return_tensors"}
 _one_at_a_time = threading.Lock()
 
 
@@ -44,10 +47,16 @@ def check_settings(checkpoint: Checkpoint) -> None:
             f"{name} is stored quantized ({checkpoint.quantization}), and whether its scales are applied cannot "
             "be verified here; give the checkpoint it was made from (dtype 'fp8' quantizes a Qwen3 decoder here)"
         )
-    if checkpoint.leaves_out_prompt and not checkpoint.prompts.is_plain:
+    if checkpoint.leaves_out_prompt:
         raise ModelError(
             f"{name} leaves its prompt out of the pooling (include_prompt = false in its pooling settings), which "
-            "the engines here do not: every query's vector would differ from its makers'; choose another model"
+            "the engines here do not: the vector of every text with a prompt or an instruction would differ from "
+            "its makers'; choose another model"
+        )
+    if checkpoint.routes_by_role:
+        raise ModelError(
+            f"{name} sends queries and documents through modules of their own (Router in its modules.json), which "
+            "the engines here do not tell apart; choose a model with one path, or give the part for both sides"
         )
     if checkpoint.similarity not in ("", "cosine"):
         warnings.warn(
@@ -56,6 +65,39 @@ def check_settings(checkpoint: Checkpoint) -> None:
             ModelWarning,
             stacklevel=3,
         )
+
+
+def check_text_stage(name: str, stage: Any) -> None:  # noqa: ANN401 - a module of sentence-transformers
+    """Raise ModelError for what a model's first module does beside tokenizing and one pass over the tokens.
+
+    stage : the module as loaded, with the settings that its files state or the library infers.
+
+    sentence-transformers' own `encode` follows these settings; the engine here tokenizes by itself.
+    """
+    ignored = []
+    if getattr(stage, "query_expansion", None):
+        ignored.append("query_expansion")
+    processing = getattr(stage, "processing_kwargs", None) or {}
+    for part in ("common", "text"):
+        ignored += [
+            f"processing_kwargs.{part}.{key}" for key in processing.get(part, {}) if key not in _PADDING
+        ]
+    if "text" not in getattr(stage, "modality_config", {"text": {}}):
+        ignored.append("modality_config (it reads chat messages, not texts)")
+    if "task" in signature(stage.model.forward).parameters:
+        ignored.append("task (its forward pass depends on a text's role)")
+    if ignored:
+        raise ModelError(
+            f"{name} has settings that the engine here does not follow: {', '.join(ignored)}; its vectors would "
+            "differ from its makers'; remove them from sentence_bert_config.json if they may be, or choose another "
+            "model"
+        )
+
+
+def reads_token_states(stage: Any) -> bool:  # noqa: ANN401 - a module of sentence-transformers
+    """Whether a first module hands on the states of tokens, which no pooler and no head has a part in."""
+    modalities = getattr(stage, "modality_config", {})
+    return modalities.get("text", {}).get("method_output_name") == "last_hidden_state"
 
 
 @contextmanager
@@ -83,36 +125,38 @@ def load_reports() -> Iterator[list[LoadReport]]:
             PreTrainedModel.from_pretrained = loads
 
 
-def check_reports(name: str, reports: Iterable[LoadReport]) -> None:
+def check_reports(name: str, reports: Iterable[LoadReport], *, token_states: bool) -> None:
     """Raise ModelError if a tensor that the model reads was missing, or one it should read was left over.
 
     Left over tensors of parts that the model does not have (a language model's head) change no vector; within
     a part that it has (a scale beside a matrix, a layer beyond the last) they do.
+
+    token_states : whether only the states of tokens are read, as `reads_token_states` says.
     """
+
+    def unread(tensor: str) -> bool:
+        return (token_states and tensor.startswith(_HEADS)) or tensor.endswith(_RECOMPUTED)
+
     for report in reports:
         model = report.model
         prefix = f"{model.base_model_prefix}." if model.base_model_prefix else ""
         parts = {part for part, _ in model.named_children()}
-        missing = [tensor for tensor in sorted(report.missing) if not _unread(tensor.removeprefix(prefix))]
+        missing = [tensor for tensor in sorted(report.missing) if not unread(tensor.removeprefix(prefix))]
         if missing:
             raise ModelError(
-                f"the checkpoint of {name} lacks {_list(missing)}; they would be random numbers, so fetch the "
-                "model again"
+                f"the checkpoint of {name} lacks {_list(missing)}; random numbers would stand in, so fetch the model "
+                "again"
             )
         surplus = [
             tensor
             for tensor in sorted(report.surplus)
-            if tensor.removeprefix(prefix).split(".")[0] in parts and not _unread(tensor.removeprefix(prefix))
+            if tensor.removeprefix(prefix).split(".")[0] in parts and not unread(tensor.removeprefix(prefix))
         ]
         if surplus:
             raise ModelError(
                 f"the checkpoint of {name} holds {_list(surplus)}, which {type(model).__name__} does not read; "
                 "its config.json is that of another model, or it is stored in a form that is not understood"
             )
-
-
-def _unread(tensor: str) -> bool:
-    return tensor.startswith(_UNREAD) or tensor.endswith(_RECOMPUTED)
 
 
 def _list(tensors: list[str]) -> str:
