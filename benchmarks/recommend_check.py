@@ -1,6 +1,6 @@
 """What `recommend` says of a results folder, beside a search through every setting by brute force.
 
-The brute force looks at every setting in plain loops: none that meets the limits and is shown to keep the
+The brute force looks at every setting in plain loops: none that meets the limits and is proven to keep the
 quality may be cheaper than the one recommended. It checks the choosing only: prices and the test of
 quality are the package's own on both sides. A check, not a timing.
 
@@ -27,7 +27,7 @@ DEMANDS = (
 
 
 def cheapest_by_brute_force(results: Results, found: Recommendation) -> str | None:
-    """The cheapest setting within the limits that is shown to keep the quality; None if there is none."""
+    """The cheapest setting within the limits that is proven to keep the quality; None if there is none."""
     table, demand = found.table, found.demand
     values = results.per_query.pivot(index="query_id", columns="setting", values=demand.metric)
     allowed = []
@@ -38,9 +38,8 @@ def cheapest_by_brute_force(results: Results, found: Recommendation) -> str | No
             continue
         allowed.append((float(row["usd_per_month"]), float(row["p95_ms"]), row["setting"]))
     full = found.reference.setting
-    # What costs more than the reference is of no interest, unless the limits rule the reference out.
-    bound = min((key for key in allowed if key[2] == full), default=(float("inf"),))
-    family = [key[2] for key in allowed if key < bound]
+    # All settings but the reference are tested together, whatever the limits.
+    family = [setting for setting in table["setting"] if setting != full]
     tested = non_inferiorities(values[family].to_numpy(), values[full].to_numpy(), keep=demand.keep)
     keeping = {setting for setting, test in zip(family, tested, strict=True) if test.verdict == "keeps"}
     return min((key for key in allowed if key[2] in keeping | {full}), default=(None,))[-1]

@@ -169,7 +169,7 @@ def test_embed_writes_unit_rows(tmp_path):
         (["sweep", "--data", "scifact"], "unknown data set 'scifact'"),
         (["sweep", "--data", "beir:{beir}", "--dims", "64,512"], "dimension 512 is outside"),
         (["sweep", "--data", "beir:{beir}", "--dims", "x"], "whole numbers between commas"),
-        (["sweep", "--data", "beir:{beir}", "--k", "31"], "k 31 is more than the corpus holds"),
+        (["sweep", "--data", "beir:{beir}", "--k", "31"], "k 31 is more than the corpus"),
         (["sweep", "--data", "beir:{beir}", "--k", "20", "--index", "HNSWx"], "HNSWx"),
         (
             ["sweep", "--data", "beir:{beir}", "--k", "20", "--out", "{beir}/corpus.jsonl"],

@@ -175,7 +175,7 @@ def test_the_cheapest_that_probably_does_is_named_where_nothing_is_proven(tmp_pa
         "toy · toy-model: keep 256 float32 Flat; no cheaper setting is proven to keep 99 % of nDCG@10; "
         "the cheapest likely to is 128 int8 Flat"
     )
-    assert "the cheapest that probably does: 128 int8 Flat" in str(found)
+    assert "the cheapest that probably keeps 99 %: 128 int8 Flat" in str(found)
 
 
 def test_all_settings_are_one_family_of_tests_whatever_the_limits(tmp_path):
@@ -200,28 +200,6 @@ def test_all_settings_are_one_family_of_tests_whatever_the_limits(tmp_path):
             key for key in others if together[key] <= 0.05
         }
     assert "all 7 settings beside the reference were tested together" in str(recommend(sweep))
-
-
-def test_a_false_keeps_among_all_settings_is_as_rare_as_stated(tmp_path):
-    """Ten cheaper and ten dearer settings, all exactly on the line, in 150 studies of 150 queries."""
-    rng = np.random.default_rng(0)
-    keys = [Setting(dim, index=index) for dim in range(1, 11) for index in ("Flat", "HNSW32")]
-    rows = {FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 1.0}} | {
-        key: {"lost": 0.0, "bytes": 8.0 if key.index == "Flat" else 2048.0, "p95_ms": 1.0} for key in keys
-    }
-    sweep = sweep_of(tmp_path / "line", rows, queries=150)
-    wrong = 0
-    for _ in range(150):
-        full = np.where(rng.random(150) < 0.8, 1.0, 0.0)
-        columns = {key.key: np.where(rng.random(150) < 0.1, 0.0, full) for key in keys} | {FULL.key: full}
-        values = pd.concat(
-            pd.DataFrame({"setting": key, "query_id": np.arange(150), "ndcg@10": column})
-            for key, column in columns.items()
-        )
-        study = Results(sweep.folder, sweep.plan, {}, sweep.measurements)
-        study.__dict__["per_query"] = values
-        wrong += (recommend(study, keep=0.9, prices=STORAGE_ONLY).table["verdict"] == "keeps").any()
-    assert wrong / 150 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
 
 
 def test_small_costs_are_never_zero(tmp_path):
@@ -362,7 +340,9 @@ def test_price_file(tmp_path):
         ("ram = 5", "unknown key 'ram'; allowed: ram_usd_per_gb"),
         ("vcpu_usd = -1", "vcpu_usd = -1 must be a number of at least 0"),
         ("vcpu_usd = true", "must be a number"),
-        ("vcpu_usd = ", "is no TOML"),
+        ("vcpu_usd = ", "is not valid TOML"),
+        ("", "sets no price; it needs at least one of ram_usd_per_gb"),
+        ("source = 'a table'", "sets no price"),
     ]:
         file.write_text(text)
         with pytest.raises(PlanError, match=message):
@@ -376,7 +356,7 @@ def test_corpus_sizes_as_people_write_them():
         10_000_000, 250_000, 1_500_000_000, 1_000, 42,
     ]  # fmt: skip
     for text in ("", "M", "ten", "-5", "0", "_"):
-        with pytest.raises(PlanError, match="is no number of documents"):
+        with pytest.raises(PlanError, match="is not a number of documents"):
             parse_count(text)
 
 

@@ -13,8 +13,10 @@ from tests.sweeps import INDEXES, TIMING, names_set, quality_of, scored_pairs, s
 from toolkit.errors import PlanError, ResultsError, ToolkitWarning
 from toolkit.experiment import environment as environment_module
 from toolkit.experiment.folder import SCHEMA, ResultsFolder, read_manifest
+from toolkit.experiment.older import plan_of_today
 from toolkit.experiment.plan import make_plan, read_plan
 from toolkit.experiment.results import Results
+from toolkit.experiment.setting import Setting
 from toolkit.experiment.sweep import run_sweep
 
 RECORDED = sorted(Path(__file__).parents[1].glob("results/*/measurements.parquet"))
@@ -264,6 +266,29 @@ def test_recorded_folders_are_read(measurements):
         results = Results.load(measurements.parent)
     assert len(results.measurements) > 1
     assert results.plan_text == (measurements.parent / "plan.toml").read_text()
+
+
+def test_tables_of_an_earlier_version_use_todays_names():
+    folder = Path(__file__).parents[1] / "results" / "grid-static-builtin"
+    written = pd.read_parquet(folder / "measurements.parquet")
+    results = Results.load(folder)
+    frame = results.measurements
+    assert set(written["rescore"]) == {"", "256x4"}
+    assert set(frame["rescore"]) == {"", "256@400"}, "4 candidates for each of k = 100 neighbours"
+    assert [Setting.parse(key).key for key in frame["setting"]] == list(frame["setting"])
+    assert frame["setting"].is_unique
+    assert set(results.per_query["setting"]) == set(results.scaling["setting"]) == set(frame["setting"])
+    assert "map" not in {*frame.columns, *results.per_query.columns}
+    np.testing.assert_array_equal(frame["map@100_lo"], written["map_lo"])
+    assert results.plan.rescore[0][0].candidates == 400
+    by_name = results.per_query.groupby("setting", observed=True)["map@100"].mean()
+    np.testing.assert_allclose(by_name[frame["setting"]], frame["map@100"])
+
+
+@pytest.mark.parametrize(("written", "today"), [(4, 40), (1, 10), (40, 40)])
+def test_candidates_per_neighbor_become_a_number_of_their_own(written, today):
+    fields = plan_of_today({"k": 10, "rescore": [[{"dim": 64, "candidates": written}]]})
+    assert make_plan(**fields).rescore[0][0].candidates == today
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 """The one-kernel pass: whether it compiles, where it fits, and what it gives beside the decoder."""
 
 import ctypes
+import subprocess
+import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import torch
 
 from toolkit.embedding.packed import reference
 from toolkit.embedding.packed.decoder import Batch, Decoder
-from toolkit.embedding.packed.hopper import cuda, small_batch
+from toolkit.embedding.packed.hopper import cuda, small_batch, wing
 from toolkit.embedding.packed.packing import Pack, TokenizedTexts
 from toolkit.embedding.packed.precision import Plain
 from toolkit.embedding.packed.runner import Runner
@@ -132,12 +135,11 @@ def test_small_packs_lose_their_filler_and_keep_their_rows():
 def test_the_kernel_gives_what_the_decoder_gives_every_time(shape):
     from toolkit.embedding.packed import kernels
 
-    device = torch.device("cuda")
+    device = torch.device("cuda:0")
     weights = random_weights(shape, device=device, dtype=torch.bfloat16)
     arithmetic = Plain(shape, kernels, device=device, dtype=torch.bfloat16)
     expected, given = (
-        Decoder(weights, arithmetic, kernels, small_batch=few)
-        for few in (None, small_batch.SmallBatchPass.of)
+        Decoder(weights, arithmetic, kernels, small_batch=few) for few in (None, small_batch.wing.small_batch)
     )
     expected.reserve(64)
     given.reserve(64)
@@ -166,3 +168,70 @@ def test_the_kernel_gives_what_the_decoder_gives_every_time(shape):
             assert cosines.min() > 0.999
             for _ in range(20):  # clusters that run out of step would show
                 assert torch.equal(given(batch(tokens)), found)
+
+
+def pass_and_batch(seed, tokens=64):
+    """A one-kernel pass with weights of its own, what it takes, and the rows it must give."""
+    device = torch.device("cuda:0")
+    weights = random_weights(NARROW, device=device, dtype=torch.bfloat16, seed=seed)
+    rotary = reference.Rotary.of(
+        positions=NARROW.positions, head_dim=128, theta=NARROW.rope_theta, device=device
+    )
+    few = wing.small_batch(weights, rotary)
+    assert few is not None, wing.small_batch_refusal(weights)
+    ids = np.random.default_rng(seed).integers(0, 62, tokens).tolist()
+    pack = Pack.of(np.arange(1), TokenizedTexts.of([ids]))
+    inputs = [row.contiguous() for row in torch.from_numpy(pack.rows).to(device)]
+    return few, inputs, few(*inputs)[:1].clone()
+
+
+@hopper
+def test_passes_on_two_streams_of_a_device_end_and_are_right():
+    passes = [pass_and_batch(seed) for seed in (0, 1)]
+    streams = [torch.cuda.Stream() for _ in passes]
+    torch.cuda.synchronize()
+    for _ in range(2_000):
+        for (few, inputs, _), stream in zip(passes, streams, strict=True):
+            with torch.cuda.stream(stream):
+                few(*inputs)
+    ends = [torch.cuda.Event() for _ in passes]
+    for end, stream in zip(ends, streams, strict=True):
+        end.record(stream)
+    # A wait without an end would hold the whole run up: the test must fail instead.
+    deadline = time.monotonic() + 60
+    while not all(end.query() for end in ends):
+        assert time.monotonic() < deadline, "two passes wait for each other"
+        time.sleep(0.01)
+    for few, _, expected in passes:
+        assert torch.equal(few._rows[:1], expected)
+
+
+@hopper
+def test_passes_of_two_processes_that_share_a_device_end_and_are_right():
+    code = (
+        "import torch; from tests.test_small_batch import pass_and_batch\n"
+        "few, inputs, expected = pass_and_batch(0)\n"
+        "print('ready', flush=True); input()\n"
+        "for _ in range(2_000): rows = few(*inputs)\n"
+        "torch.cuda.synchronize(); assert torch.equal(rows[:1], expected); print('right')"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+        for _ in range(2)
+    ]
+    try:
+        for process in running:
+            assert process.stdout.readline() == "ready\n"
+        for process in running:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert [process.communicate(timeout=120)[0] for process in running] == ["right\n"] * 2
+    finally:
+        for process in running:
+            process.kill()

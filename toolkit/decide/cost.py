@@ -40,7 +40,7 @@ class Prices:
     disk_usd_per_gb: float = 0.08
     vcpu_usd: float = 22.0
     peak_qps: float = 10.0
-    source: str = "assumed round figures of cloud machines on demand; give your own with --price-file"
+    source: str = "assumed round figures of cloud machines on demand; give your own prices"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -59,11 +59,14 @@ def read_prices(path: str | Path) -> Prices:
     except OSError as error:
         raise PlanError(f"price file {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PlanError(f"price file {path} is no TOML: {error}") from None
+        raise PlanError(f"price file {path} is not valid TOML: {error}") from None
     allowed = [field.name for field in fields(Prices)]
     unknown = [key for key in given if key not in allowed]
     if unknown:
         raise PlanError(f"price file {path}: unknown key {unknown[0]!r}; allowed: {', '.join(allowed)}")
+    if not given.keys() - {"source"}:
+        wanted = ", ".join(name for name in allowed if name != "source")
+        raise PlanError(f"price file {path} sets no price; it needs at least one of {wanted}")
     try:
         return Prices(**({"source": str(path)} | given))
     except PlanError as error:
@@ -75,7 +78,7 @@ def parse_count(text: str) -> int:
     match = re.fullmatch(r"([\d_,]+(?:\.\d+)?)\s*([kmb]?)", text.strip().lower())
     number = float(re.sub("[_,]", "", match[1]) or "nan") * _SUFFIXES[match[2]] if match else float("nan")
     if not number >= 1:
-        raise PlanError(f"corpus size {text!r} is no number of documents; write 250000, 250k, 10M or 1.5B")
+        raise PlanError(f"corpus size {text!r} is not a number of documents; write 250000, 250k, 10M or 1.5B")
     return round(number)
 
 

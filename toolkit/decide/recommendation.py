@@ -6,6 +6,7 @@ How it reads is in wording.py; how a page or a notebook shows it is theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from toolkit.decide.cost import MonthlyCost, Prices
@@ -158,6 +159,6 @@ class Recommendation:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise PlanError(f"{name} {value!r} must be a number, not {type(value).__name__}")
-    return value
+    return float(value)

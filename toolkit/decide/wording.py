@@ -228,7 +228,9 @@ class RecommendationText:
 
 def recommendation_words(found: Recommendation) -> RecommendationText:
     """The recommendation as a headline, a table, and lines."""
-    offers = (("recommended", found.choice), ("runner-up", found.runner_up), ("reference", found.reference))
+    offers = [("recommended", found.choice), ("runner-up", found.runner_up), ("reference", found.reference)]
+    if found.choice is not None and found.choice.setting == found.reference.setting:
+        offers = [("recommended: the reference", found.choice), *offers[1:2]]
     label = described(found.demand.metric).label
     remarks = [*_doubts(found), *_instruction_lines(found), _family_line(found)]
     if found.choice is not None:
@@ -334,8 +336,9 @@ def _doubts(found: Recommendation) -> list[str]:
             else f"about {doubt.queries_needed:,} queries would decide"
         )
         lines.append(
-            f"the cheapest that probably does: {doubt.offer.setting} ({percent(doubt.offer.retained)} kept "
-            f"in this sample, {usd_text(doubt.offer.cost.usd)} per month); {needed}"
+            f"the cheapest that probably keeps {percent(found.demand.keep)}: {doubt.offer.setting} "
+            f"({percent(doubt.offer.retained)} in this sample, {usd_text(doubt.offer.cost.usd)} per month); "
+            f"{needed}"
         )
     other = found.choice or found.reference
     alike = found.table.loc[found.table["alike"], "setting"]

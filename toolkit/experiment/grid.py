@@ -162,9 +162,10 @@ def _place(where: str) -> Iterator[None]:
 def _check_funnel(stages: Sequence[StagePlan], *, where: str, k: int) -> None:
     for place, stage in enumerate(stages):
         few = min(stage.numbers)
+        stage_at = f"{where}[{place}]" if len(stages) > 1 else where
         if few < k:
             raise PlanError(
-                f"{where}[{place}].candidates = {few} is below k = {k}: it counts documents, whatever k is "
+                f"{stage_at}.candidates = {few} is below k = {k}: it counts documents, whatever k is "
                 f"(plans of older versions counted multiples of k: {few} there is {few * k} now); "
                 f"choose {k} or more"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -42,10 +43,10 @@ class IndexPlan(_Plan):
         FAISS is not installed, the exact scan.
     """
 
-    factory: Annotated[str, Field(pattern=r"^[^\s:]+$")]
+    factory: str
     build: dict[str, int] = Field(default_factory=dict)
     search: list[dict[str, int]] = Field(default_factory=list)
-    backend: Annotated[str, Field(pattern=r"^[^\s:]+$")] = AUTO
+    backend: str = AUTO
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +57,13 @@ class IndexPlan(_Plan):
         if value["factory"] == "exact":
             backend, mark, index = "exact", ":", "Flat"
         return value | {"backend": backend, "factory": index} if mark else value
+
+    @field_validator("factory", "backend")
+    @classmethod
+    def _one_word(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\s:]+", value):
+            raise ValueError("an index is one word, or <backend>:<index>")
+        return value
 
 
 class StagePlan(_Plan):
@@ -179,6 +187,13 @@ class SweepPlan(_Plan):
             )
         return sorted({*named, full_dim}) if named else auto_dims(full_dim)
 
+    @property
+    def least_full_dim(self) -> int:
+        """The smallest full dimension that an embedder must have for this plan."""
+        named = [] if self.dims == "auto" else self.dims
+        later = [stage.dim for stages in self.rescore for stage in stages if stage.dim != "full"]
+        return max([*named, *later], default=_SMALLEST_AUTO_DIM)
+
     def dims_for(self, space: EmbeddingSpace) -> list[int]:
         """`dims_within` a model's range, with a warning for each one named that it was not trained for."""
         if self.dims != "auto":
@@ -260,6 +275,8 @@ def _path(location: Sequence[int | str], given: object) -> str:
     """``indexes[1].search[0].nprobe``: pydantic's location without the names of types it tried."""
     path = ""
     for place, part in enumerate(location, start=1):
+        if isinstance(part, int) and isinstance(given, Mapping):
+            continue  # one that stands for a list of one
         if isinstance(part, int):
             path += f"[{part}]"
             given = given[part] if isinstance(given, list | tuple) and part < len(given) else None

@@ -23,6 +23,7 @@ from toolkit.experiment.folder import (
     finish_command,
     read_manifest,
 )
+from toolkit.experiment.older import plan_of_today, rows_of_today, table_of_today
 from toolkit.experiment.plan import SweepPlan
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Results:
     measurements : one row per setting.
     environment : machine, versions, command, data hash and embedding space of the run.
     notes : what a reader should know about how this was measured, one sentence each.
+    older_names : what settings were called by the version that wrote the folder, if that was before
+        folder.json; the tables here use today's names throughout.
     """
 
     folder: Path
@@ -43,6 +46,7 @@ class Results:
     environment: Mapping[str, object]
     measurements: pd.DataFrame
     notes: Sequence[str] = ()
+    older_names: Mapping[str, str] | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
@@ -66,13 +70,13 @@ class Results:
             environment = json.loads((folder / ENVIRONMENT).read_bytes())
         except (ValueError, OSError) as error:
             raise _damaged(folder / ENVIRONMENT, error) from error
-        return cls(
-            folder,
-            _recorded_plan(folder / PLAN),
-            environment,
-            _table(folder / MEASUREMENTS),
-            notes=tuple(environment.get("notes", ())),
-        )
+        measurements = _table(folder / MEASUREMENTS)
+        plan = _recorded_plan(folder / PLAN, older=manifest is None)
+        if manifest is None:
+            before, measurements = measurements, table_of_today(measurements, k=plan.k)
+            names = dict(zip(before["setting"], measurements["setting"], strict=True))
+            return cls(folder, plan, environment, measurements, older_names=names)
+        return cls(folder, plan, environment, measurements, notes=tuple(environment.get("notes", ())))
 
     @property
     def name(self) -> str:
@@ -91,17 +95,22 @@ class Results:
 
         Raises ResultsError if the file is missing or damaged.
         """
-        return _table(self.folder / PER_QUERY)
+        return self._with_todays_names(_table(self.folder / PER_QUERY))
 
     @cached_property
     def scaling(self) -> pd.DataFrame | None:
         """Latency of every setting at every corpus size it was timed at; None for the whole one only."""
         path = self.folder / SCALING
-        return _table(path) if path.is_file() else None
+        return self._with_todays_names(_table(path)) if path.is_file() else None
 
     def frame(self) -> pd.DataFrame:
         """The measurements, as a copy of one's own."""
         return self.measurements.copy()
+
+    def _with_todays_names(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if self.older_names is None:
+            return frame
+        return rows_of_today(frame, self.older_names, k=self.plan.k)
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -120,7 +129,7 @@ def _damaged(path: Path, error: Exception) -> ResultsError:
     return ResultsError(f"{path} {reason}; make it again with: {finish_command(path.parent)}")
 
 
-def _recorded_plan(path: Path) -> SweepPlan:
+def _recorded_plan(path: Path, *, older: bool) -> SweepPlan:
     """The plan of a finished sweep, as far as this version understands it.
 
     What a later version added is left out with a warning: the tables can be read all the same.
@@ -129,6 +138,7 @@ def _recorded_plan(path: Path) -> SweepPlan:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
+    fields = plan_of_today(fields) if older else fields
     unknown: list[str] = []
     while True:
         try:

@@ -72,6 +72,8 @@ class RetrievalSweep:
                 "query and there is nothing to measure; relevant documents need a judgement of 1 or more"
             )
         _ = self.metrics
+        known = self.plan.least_full_dim
+        self._check_grid(lay_out(self.plan, self.plan.dims_within(known), known))
 
     def check_dims(self, full_dim: int | None) -> None:
         """Raise PlanError for a grid that cannot be built; None for a dimension not known yet."""

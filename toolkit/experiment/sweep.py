@@ -60,6 +60,7 @@ def run_sweep(
     """
     plan = _recorded(plan, embedder, data)
     sweep, notes = _prepared(plan, load_dataset(plan.data) if data is None else data)
+    plan = sweep.plan
     sweep.check()
     sweep.check_dims(stated_full_dim(plan.embedder) if embedder is None else embedder.space.full_dim)
     load_at_start = load_average()
@@ -101,21 +102,25 @@ def run_sweep(
 
 
 def _prepared(plan: SweepPlan, data: RetrievalSet | PairSet) -> tuple[RetrievalSweep | PairSweep, list[str]]:
-    """The sweep over what `max_queries` leaves of the data, and a note where it leaves something out."""
+    """The sweep over what `max_queries` leaves of the data, and notes on what differs from the plan."""
+    notes = []
     if isinstance(data, PairSet):
         sweep: RetrievalSweep | PairSweep = PairSweep(
             plan, sample_pairs(data, plan.max_queries, seed=plan.seed)
         )
         what, measured, all_there = "pairs", len(sweep.data.left), len(data.left)
     else:
-        sweep = RetrievalSweep(plan, sample_queries(data, plan.max_queries, seed=plan.seed))
+        fitted = plan.for_corpus(len(data.docs))
+        if fitted.k < plan.k:
+            notes.append(f"k is {fitted.k}, as the corpus holds no more documents (by default {plan.k})")
+        sweep = RetrievalSweep(fitted, sample_queries(data, plan.max_queries, seed=plan.seed))
         what, measured, all_there = "queries", len(sweep.data.queries), len(data.queries)
-    if measured == all_there:
-        return sweep, []
-    return sweep, [
-        f"{measured:,} of {all_there:,} {what} were measured, drawn at random with seed {plan.seed} "
-        "(max_queries; 0 measures all)"
-    ]
+    if measured < all_there:
+        notes.append(
+            f"{measured:,} of {all_there:,} {what} were measured, drawn at random with seed {plan.seed} "
+            "(max_queries; 0 measures all)"
+        )
+    return sweep, notes
 
 
 def _identity(plan: SweepPlan, shared: Mapping[str, object], settings: Sequence[Setting]) -> Identity:

@@ -1,4 +1,4 @@
-"""Whether a setting keeps a share of the reference's quality: shown, refuted, or too few queries to say.
+"""Whether a setting keeps a share of the reference's quality: proven, refuted, or too few queries to say.
 
 "Not significantly different" proves nothing: with few queries everything is. Here the burden lies on the
 setting: mean(value) >= keep * mean(reference) has to be shown, with at most `alpha` of false claims, and a
@@ -180,13 +180,13 @@ def _verdict(p_keeps: float, p_loses: float, alpha: float) -> Verdict:
 
 def _checked(values: np.ndarray, reference: np.ndarray, keep: float) -> tuple[np.ndarray, np.ndarray]:
     if not 0.0 < keep <= 1.0:
-        raise PlanError(f"keep {keep} is no share of the reference's quality; choose above 0 and up to 1")
+        raise PlanError(f"keep {keep} is not a share of the reference's quality; choose above 0 and up to 1")
     values = as_columns(values)
     reference = same_queries(values, reference)
     for name, numbers in (("value", values), ("reference", reference)):
         if numbers.min() < 0.0 or numbers.max() > 1.0:
             raise DataError(
-                f"{name}s from {numbers.min():.4g} to {numbers.max():.4g} are no quality of a query; "
+                f"{name}s from {numbers.min():.4g} to {numbers.max():.4g} are not a quality per query; "
                 "the test needs 0..1"
             )
     return values, reference

@@ -57,7 +57,7 @@ def kinds() -> dict[str, Kind]:
         ),
         "kept": Kind(
             charts.kept_by_dimension,
-            "Share of the full dimension's quality, query by query: the intervals one should decide by.",
+            "Share of the full dimension's quality; bars are 95 % intervals of the paired difference.",
             lambda frame: several_dims(frame) and share_of_full(frame),
         ),
         "latency": _kind(

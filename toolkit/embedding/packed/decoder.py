@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Protocol
 
 import torch
 
-from toolkit.embedding.packed.hopper.small_batch import SmallBatchPass
 from toolkit.embedding.packed.precision import Arithmetic
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 from toolkit.embedding.packed.weights import LayerWeights, Weights
@@ -38,6 +38,22 @@ class Batch:
     long: bool
 
 
+class SmallBatch(Protocol):
+    """Does passes of at most `most` tokens in a way of its own."""
+
+    most: int
+
+    def tokens(self, used: int) -> int:
+        """Rows that a pass over `used` tokens has, the filler included."""
+        ...
+
+    def __call__(
+        self, tokens: torch.Tensor, position_ids: torch.Tensor, segment_starts: torch.Tensor
+    ) -> torch.Tensor:
+        """(most, hidden) float32: first the texts' unit rows, in order. The next call overwrites them."""
+        ...
+
+
 class Decoder:
     """A Qwen3 decoder with its buffers; one pass at a time.
 
@@ -51,7 +67,7 @@ class Decoder:
         arithmetic: Arithmetic,
         ops: ModuleType,
         *,
-        small_batch: Callable[[Weights, Rotary], SmallBatchPass | None] | None = None,
+        small_batch: Callable[[Weights, Rotary], SmallBatch | None] | None = None,
     ) -> None:
         shape = weights.shape
         self.shape = shape

@@ -17,7 +17,7 @@ from toolkit.embedding.jobs import PiecesJob, Started
 from toolkit.embedding.owner import OwnerQueue
 from toolkit.embedding.packed import reference
 from toolkit.embedding.packed.decoder import Decoder
-from toolkit.embedding.packed.hopper.small_batch import SmallBatchPass
+from toolkit.embedding.packed.hopper import wing
 from toolkit.embedding.packed.packing import CHARACTERS_PER_TOKEN, Pack, Packer, Tokenizer, packs
 from toolkit.embedding.packed.precision import Fp8, Plain
 from toolkit.embedding.packed.runner import IN_FLIGHT, Runner, current
@@ -99,13 +99,15 @@ class PackedEmbedder(Engine):
         self._growth = _LIGHT_GROWTH if weights.shape.flops([1]) <= _LIGHT_FLOPS else _GROWTH
         self.setting = setting
         if setting.fused:
-            from toolkit.embedding.packed import kernels as ops
+            from toolkit.embedding.packed import kernels
+
+            ops = wing.operations(setting.device) or kernels
         else:
             ops = reference
         arithmetic = (Fp8 if setting.fp8 else Plain)(
             weights.shape, ops, device=setting.device, dtype=setting.stored
         )
-        small_batch = SmallBatchPass.of if setting.fused and not setting.fp8 else None
+        small_batch = wing.small_batch if setting.fused and not setting.fp8 else None
         device = weights.embedding.device  # numbered, whatever a thread's current one is
         with current(device):
             decoder = Decoder(weights, arithmetic, ops, small_batch=small_batch)

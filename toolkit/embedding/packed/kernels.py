@@ -3,16 +3,15 @@
 Attention needs no padding: a tile of queries may span many short texts, each row knows the first key it
 may see, and the tile walks only the keys that some row of it sees. So nothing recompiles with the number
 or the lengths of texts, and no empty blocks are launched. Compiled kernels are kept on disk by Triton
-(TRITON_CACHE_DIR, by default ~/.triton).
+(TRITON_CACHE_DIR, by default ~/.triton). Knows of no particular card: what only one kind runs stands in a
+folder of its own, such as `hopper`, and falls back on these.
 """
 
 # ruff: noqa: ANN001, N803, N806 - kernel arguments have no Python types; constants are upper case
 
 from __future__ import annotations
 
-import functools
 import math
-from types import ModuleType
 
 import torch
 import triton
@@ -27,14 +26,6 @@ _FP8_MAX = tl.constexpr(FP8_MAX)
 # By measurement on an H200.
 _Q_TILE, _K_TILE, _WARPS, _STAGES = 64, 64, 4, 3
 _MOST_SHARED = 4  # query heads in one tile
-# Gated product: rows and columns of a tile, inputs a step, tiles of rows walked together, and the fewest
-# rows for which it beats cuBLAS with a kernel after it.
-_GATED_TILE, _GATED_INPUTS, _GATED_GROUP, _GATED_ROWS = 128, 64, 16, 2_048
-_HOPPER = 9
-# Versions of Triton whose experimental part, Gluon, `hopper` is written for.
-_GLUON_VERSIONS = ("3.6.", "3.7.")
-# The heads that Hopper's own attention is written for; it wins on long texts.
-_HOPPER_HEAD_DIM = 128
 
 
 def shared_heads(group: int) -> int:
@@ -73,10 +64,6 @@ def rotate_keys(
 def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
     """As `reference.attend`."""
     rows, head_dim = len(queries.rows), queries.norm.shape[0]
-    if keys.long and queries.ends is None and head_dim == _HOPPER_HEAD_DIM:
-        attention = _hopper(out.device)
-        if attention:
-            return attention.attend(queries, keys, eps, rotary=rotary, out=out)
     heads = queries.rows.shape[1] // head_dim
     shared = shared_heads(heads // keys.kv_heads)
     ends = queries.ends
@@ -111,52 +98,11 @@ def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: tor
 
 
 def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-    """As `reference.gated_product`; many rows on Hopper in one kernel, which never writes what it gates."""
-    (rows, inputs), width = x.shape, out.shape[1]
-    if rows < _GATED_ROWS or not _is_hopper(x.device) or width % _GATED_TILE or inputs % 8:
-        gate_up = torch.mm(x, weight.t())
-        _silu_mul[(rows, triton.cdiv(width, 1024))](gate_up, out, width, BLOCK=1024, num_warps=4)
-        return out
-
-    def tiles(matrix: torch.Tensor, columns: int) -> TensorDescriptor:
-        return TensorDescriptor.from_tensor(matrix, [_GATED_TILE, columns])
-
-    programs = _multiprocessors(x.device)
-    _gated_product[(programs,)](
-        tiles(x, _GATED_INPUTS),
-        tiles(weight, _GATED_INPUTS),
-        tiles(out, _GATED_TILE),
-        triton.cdiv(rows, _GATED_TILE),
-        width,
-        inputs,
-        programs,
-        TILE=_GATED_TILE,
-        INPUTS=_GATED_INPUTS,
-        GROUP=_GATED_GROUP,
-        STAGES=3,
-        num_warps=8,
-    )
+    """As `reference.gated_product`."""
+    width = out.shape[1]
+    gate_up = torch.mm(x, weight.t())
+    _silu_mul[(len(x), triton.cdiv(width, 1024))](gate_up, out, width, BLOCK=1024, num_warps=4)
     return out
-
-
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@functools.cache
-def _is_hopper(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device)[0] == _HOPPER
-
-
-@functools.cache
-def _hopper(device: torch.device) -> ModuleType | None:
-    """The kernels for Hopper, where this is one and Triton is of a version that they are written for."""
-    if not _is_hopper(device) or not triton.__version__.startswith(_GLUON_VERSIONS):
-        return None
-    from toolkit.embedding.packed.hopper import attention
-
-    return attention
 
 
 def quantize(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
@@ -341,38 +287,6 @@ def _attend(
     accumulator = accumulator / total[:, None]
     where = out_ptr + (rows.to(tl.int64) * out_stride + column)[:, None] + tl.arange(0, HEAD_DIM)[None, :]
     tl.store(where, accumulator.to(out_ptr.dtype.element_ty), mask=inside[:, None])
-
-
-@triton.jit
-def _gated_product(
-    x,
-    weight,
-    out,
-    row_tiles,
-    width,
-    inputs,
-    programs,
-    TILE: tl.constexpr,
-    INPUTS: tl.constexpr,
-    GROUP: tl.constexpr,
-    STAGES: tl.constexpr,
-):
-    # As many programs as multiprocessors, each taking tile after tile. GROUP tiles of rows go through all
-    # columns together, so that what is in use at one time fits the second-level cache.
-    column_tiles = width // TILE
-    for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, programs):
-        first = tile // (GROUP * column_tiles) * GROUP
-        size = tl.minimum(row_tiles - first, GROUP)
-        inner = tile % (GROUP * column_tiles)
-        row = (first + inner % size) * TILE
-        column = inner // size * TILE
-        gate = tl.zeros([TILE, TILE], dtype=tl.float32)
-        up = tl.zeros([TILE, TILE], dtype=tl.float32)
-        for start in tl.range(0, inputs, INPUTS, num_stages=STAGES):
-            rows = x.load([row, start])
-            gate = tl.dot(rows, weight.load([column, start]).T, gate)
-            up = tl.dot(rows, weight.load([width + column, start]).T, up)
-        out.store([row, column], (gate * tl.sigmoid(gate) * up).to(out.dtype))
 
 
 @triton.jit

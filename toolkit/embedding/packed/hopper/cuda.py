@@ -18,7 +18,8 @@ from toolkit.files import cache_folder, write_atomically
 
 # Of cuda.h.
 _MAX_DYNAMIC_SHARED_SIZE = 8
-_CLUSTER_DIMENSION = 4
+_COOPERATIVE, _CLUSTER_DIMENSION = 2, 4
+_MPS_ENABLED = 133
 _BFLOAT16 = 9
 _SWIZZLE_128B = 3
 _PROMOTE_256B = 3
@@ -59,8 +60,13 @@ def compiled(source: str, architecture: str) -> bytes:
     return text.raw
 
 
+def shares_multiprocessors() -> bool:
+    """Whether processes run on the current device side by side (MPS), and not in turns."""
+    return _attribute(_MPS_ENABLED) == 1
+
+
 class Kernel:
-    """One kernel of a compiled source.
+    """One kernel of a compiled source, all of whose blocks run at once.
 
     shared_bytes : dynamic shared memory of a block.
     cluster : blocks of a cluster, as the source states it.
@@ -78,29 +84,43 @@ class Kernel:
         """Clusters that the device runs at the same time."""
         attribute = _LaunchAttribute(id=_CLUSTER_DIMENSION)
         attribute.value[:3] = [self._cluster, 1, 1]
-        config = _LaunchConfig(
-            grid=(self._cluster, 1, 1),
-            block=(self._threads, 1, 1),
-            shared_bytes=self._shared_bytes,
-            attributes=ctypes.addressof(attribute),
-            count=1,
-        )
+        config = self._config(1, None, attribute)
         found = ctypes.c_int()
         _call("cuOccupancyMaxActiveClusters", ctypes.byref(found), self._function, ctypes.byref(config))
         return found.value
 
     def launch(self, clusters: int, arguments: Sequence[torch.Tensor | int]) -> None:
-        """Queue it on torch's current stream; tensors are given by their addresses, integers as 32 bits."""
+        """Queue it on torch's current stream; tensors are given by their addresses, integers as 32 bits.
+
+        All blocks start at once or, while another kernel holds what they need, none.
+        """
         values = [
             ctypes.c_int(given) if isinstance(given, int) else ctypes.c_void_p(given.data_ptr())
             for given in arguments
         ]
-        places = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        blocks = clusters * self._cluster
-        _call(
-            "cuLaunchKernel",
-            *(self._function, blocks, 1, 1, self._threads, 1, 1, self._shared_bytes, stream, places, None),
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        failed = self._queue(clusters, addresses)
+        if failed:
+            raise _error("cuLaunchKernelEx", failed)
+
+    def runs_at_once(self, clusters: int) -> bool:
+        """Whether a driver starts so many clusters of this kernel, which takes no arguments, all at once."""
+        return self._queue(clusters, None) == 0
+
+    def _queue(self, clusters: int, addresses: ctypes.Array | None) -> int:
+        attribute = _LaunchAttribute(id=_COOPERATIVE)
+        attribute.value[0] = 1
+        config = self._config(clusters, torch.cuda.current_stream().cuda_stream, attribute)
+        return _driver().cuLaunchKernelEx(ctypes.byref(config), self._function, addresses, None)
+
+    def _config(self, clusters: int, stream: int | None, attribute: _LaunchAttribute) -> _LaunchConfig:
+        return _LaunchConfig(
+            grid=(clusters * self._cluster, 1, 1),
+            block=(self._threads, 1, 1),
+            shared_bytes=self._shared_bytes,
+            stream=stream,
+            attributes=ctypes.addressof(attribute),
+            count=1,
         )
 
 
@@ -121,6 +141,14 @@ def tensor_map(view: torch.Tensor, box: Sequence[int]) -> bytes:
         *(0, _SWIZZLE_128B, _PROMOTE_256B, 0),
     )
     return ctypes.string_at(start, 128)
+
+
+def _attribute(number: int) -> int:
+    """An attribute of the current device; 0 from a driver that does not know it."""
+    found = ctypes.c_int()
+    given = ctypes.c_int(torch.cuda.current_device())
+    failed = _driver().cuDeviceGetAttribute(ctypes.byref(found), number, given)
+    return 0 if failed else found.value
 
 
 class _LaunchAttribute(ctypes.Structure):
@@ -155,6 +183,10 @@ def _driver() -> ctypes.CDLL:
 def _call(name: str, *arguments: object) -> None:
     code = getattr(_driver(), name)(*arguments)
     if code:
-        said = ctypes.c_char_p()
-        _driver().cuGetErrorString(code, ctypes.byref(said))
-        raise RuntimeError(f"{name}: CUDA error {code}, {(said.value or b'unknown').decode()}")
+        raise _error(name, code)
+
+
+def _error(name: str, code: int) -> RuntimeError:
+    said = ctypes.c_char_p()
+    _driver().cuGetErrorString(code, ctypes.byref(said))
+    return RuntimeError(f"{name}: CUDA error {code}, {(said.value or b'unknown').decode()}")

@@ -1,14 +1,20 @@
 """A pass over few tokens as one kernel, at the pace of reading the weights once; `small_batch.cu` says how.
 
-For Hopper and bfloat16, and decoders like Qwen3-Embedding's: 8 key heads of 128 numbers. Two of its passes
-must not run at the same time on one device: each needs nearly all multiprocessors, and each would wait for
-those that the other has.
+For Hopper and bfloat16, and decoders like Qwen3-Embedding's: 8 key heads of 128 numbers. Its clusters wait for
+each other, so all of them must run at once. Each pass needs nearly all multiprocessors, and two passes that
+each held some would wait for the others' for ever. Three things keep them apart:
+
+- Within a process the runner gives all work of a device to one stream, so that passes come in turn.
+- Each is a cooperative launch: the driver starts all of its blocks or none, whatever other streams do.
+- Processes take turns with the whole device, and a pass that lost its turn goes on where it was. Only under
+  MPS do they run side by side; there the pass is not offered.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import torch
@@ -48,7 +54,9 @@ class SmallBatchPass:
 
     most = MOST_TOKENS
 
-    def __init__(self, weights: Weights, rotary: Rotary, clusters: int) -> None:
+    def __init__(self, weights: Weights, rotary: Rotary) -> None:
+        """Where `refusal` has nothing against it."""
+        clusters = _clusters(weights.embedding.device)
         self._weights, self._rotary, self._clusters = weights, rotary, clusters
         self._sizes: dict[int, _Size] = {}
         maps, norms = [], []
@@ -62,23 +70,6 @@ class SmallBatchPass:
         self._norms = addresses.to(device)
         self._counters = torch.zeros(1 + 2 * (clusters + 1), 32, dtype=torch.int32, device=device)
         self._rows = torch.zeros(MOST_TOKENS, weights.shape.hidden, dtype=torch.float32, device=device)
-
-    @classmethod
-    def of(cls, weights: Weights, rotary: Rotary) -> SmallBatchPass | None:
-        """None where the kernel does not fit: another device, dtype or shape, or no compiler."""
-        embedding, shape = weights.embedding, weights.shape
-        if (
-            embedding.dtype != torch.bfloat16
-            or torch.cuda.get_device_capability(embedding.device) != (9, 0)
-            or not _fits(shape)
-            or not cuda.has_compiler()
-        ):
-            return None
-        # How many clusters of eight run at once depends on which multiprocessors a card has lost.
-        clusters = min(_MOST_CLUSTERS, _loaded(_PROBE).clusters_at_once())
-        if clusters < _MOST_CLUSTERS // 2 or shape.qkv_width // 32 // clusters * 2 < _CONSUMERS:
-            return None
-        return cls(weights, rotary, clusters)
 
     def tokens(self, used: int) -> int:
         """Rows that a pass over `used` tokens has, the filler included."""
@@ -138,6 +129,33 @@ class SmallBatchPass:
 
     def _upload(self, content: bytes) -> torch.Tensor:
         return torch.frombuffer(bytearray(content), dtype=torch.uint8).to(self._weights.embedding.device)
+
+
+def refusal(weights: Weights) -> str | None:
+    """Why the kernel is not offered for these weights on the Hopper card where they are; None if it is."""
+    device, shape = weights.embedding.device, weights.shape
+    if weights.embedding.dtype != torch.bfloat16:
+        return f"it computes in bfloat16, not {str(weights.embedding.dtype).removeprefix('torch.')}"
+    if not _fits(shape):
+        return f"it is not written for this shape ({shape.kv_heads} key heads of {shape.head_dim} numbers)"
+    if not cuda.has_compiler():
+        return "NVIDIA's runtime compiler (nvidia-cuda-nvrtc) is not installed"
+    with torch.cuda.device(device):
+        if cuda.shares_multiprocessors():
+            return "MPS is on: another process's pass could run beside, and both would wait for ever"
+        clusters = _clusters(device)
+        if not _loaded(_PROBE).runs_at_once(clusters):
+            return "the driver does not start all clusters of a kernel at once"
+    if clusters < _MOST_CLUSTERS // 2 or shape.qkv_width // 32 // clusters * 2 < _CONSUMERS:
+        return f"the card runs {clusters} clusters at once, which are too few or do not divide the work"
+    return None
+
+
+@cache
+def _clusters(device: torch.device) -> int:
+    """How many clusters of eight run at once, which depends on the multiprocessors a card has lost."""
+    with torch.cuda.device(device):
+        return min(_MOST_CLUSTERS, _loaded(_PROBE).clusters_at_once())
 
 
 def _maps(layer: LayerWeights) -> list[bytes]:
