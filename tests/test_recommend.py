@@ -352,10 +352,10 @@ def test_price_file(tmp_path):
 
 
 def test_corpus_sizes_as_people_write_them():
-    assert [parse_count(text) for text in ("10M", "250k", "1.5b", "1_000", "42")] == [
-        10_000_000, 250_000, 1_500_000_000, 1_000, 42,
+    assert [parse_count(text) for text in ("10M", "250k", "1.5b", "1_000", "42", "1e6", "2.5E3")] == [
+        10_000_000, 250_000, 1_500_000_000, 1_000, 42, 1_000_000, 2_500,
     ]  # fmt: skip
-    for text in ("", "M", "ten", "-5", "0", "_"):
+    for text in ("", "M", "ten", "-5", "0", "_", "_e5", "1e", "1e999"):
         with pytest.raises(PlanError, match="is not a number of documents"):
             parse_count(text)
 

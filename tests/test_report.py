@@ -427,6 +427,15 @@ def test_report_says_how_it_was_judged(swept):
     assert re.findall(r"[^ ]*(?: 0\.00 |[0-9]e-[0-9]|USD 0\.00(?![0-9]))[^ ]*", words) == []
 
 
+def test_notes_of_a_sweep_stand_in_the_report_and_beside_the_recommendation(swept, tmp_path):
+    noted = replace(swept.results, folder=tmp_path, notes=("only 2,000 of 5,000 queries <b>", "k is 10"))
+    for name in ("per_query.parquet", "plan.toml"):
+        (tmp_path / name).write_bytes((swept.results.folder / name).read_bytes())
+    page = write_report(noted).read_text(encoding="utf-8")
+    assert page.count("only 2,000 of 5,000 queries &lt;b&gt;") == 2
+    assert "Note: only 2,000 of 5,000 queries <b>\nNote: k is 10" in str(toolkit.recommend(noted, keep=0.5))
+
+
 def test_report_escapes_what_users_wrote(swept, tmp_path):
     frame = swept.frame().assign(model=NASTY, dataset=NASTY)
     environment = dict(swept.results.environment) | {"command": NASTY, NASTY: {NASTY: NASTY}}

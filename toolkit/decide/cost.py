@@ -74,12 +74,13 @@ def read_prices(path: str | Path) -> Prices:
 
 
 def parse_count(text: str) -> int:
-    """``10M``, ``250k``, ``1.5B`` or ``10_000_000`` as a whole number; raises PlanError."""
-    match = re.fullmatch(r"([\d_,]+(?:\.\d+)?)\s*([kmb]?)", text.strip().lower())
-    number = float(re.sub("[_,]", "", match[1]) or "nan") * _SUFFIXES[match[2]] if match else float("nan")
-    if not number >= 1:
+    """``10M``, ``250k``, ``1.5B``, ``1e6`` or ``10_000_000`` as a whole number; raises PlanError."""
+    match = re.fullmatch(r"([\d_,]+(?:\.\d+)?(?:e\d\d?)?)\s*([kmb]?)", text.strip().lower())
+    digits = re.sub("[_,]", "", match[1]) if match else ""
+    count = float(digits) * _SUFFIXES[match[2]] if digits[:1].isdigit() else float("nan")
+    if not count >= 1:
         raise PlanError(f"corpus size {text!r} is not a number of documents; write 250000, 250k, 10M or 1.5B")
-    return round(number)
+    return round(count)
 
 
 @dataclass(frozen=True)
