@@ -23,7 +23,7 @@ from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
 from toolkit.notebook.views import ResultsView
 from toolkit.report import charts, grid_charts, style
-from toolkit.report.kinds import kinds
+from toolkit.report.kinds import draw, kinds, possible_kinds
 from toolkit.report.labels import label_points
 from toolkit.report.pareto import pareto_front
 from toolkit.report.write import write_report
@@ -308,6 +308,22 @@ def test_labels_of_a_narrow_range_of_recall_do_not_cover_each_other(grid):
         boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
         assert len(boxes) >= 2
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_charts_are_drawn_at_the_depths_that_a_plan_chose(grid):
+    at_five = {
+        name: name.replace("recall@10", "recall@5").replace("overlap@10", "overlap@5")
+        for name in grid
+        if name.startswith(("recall@10", "overlap@10")) and not name.startswith("recall@100")
+    }
+    chosen = grid.drop(columns=[c for c in grid if c.startswith(("recall@1_", "recall@100"))])
+    chosen = chosen.drop(columns="recall@1").rename(columns=at_five)
+    assert {"latency", "bytes", "throughput"} <= set(possible_kinds(chosen))
+    assert draw(chosen, "latency").axes[0].get_ylabel() == "recall@5 (0 to 1)"
+    assert draw(chosen, "throughput").axes[0].get_xlabel() == "overlap@5 (0 to 1)"
+    assert draw(grid, "latency").axes[0].get_ylabel() == "recall@10 (0 to 1)"
+    without = chosen.drop(columns=[c for c in chosen if c.startswith(("recall", "overlap"))])
+    assert {"latency", "throughput"}.isdisjoint(possible_kinds(without))
 
 
 def test_every_axis_says_its_unit(grid):

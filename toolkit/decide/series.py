@@ -32,6 +32,17 @@ def main_metric(frame: pd.DataFrame) -> str:
     )
 
 
+def metric_of(frame: pd.DataFrame, family: str) -> str | None:
+    """The metric of a family (``recall``, ``overlap``) to draw: at 10 if measured, else the first, if any."""
+    measured = [
+        column
+        for column in frame
+        if described(column).is_quality and column.startswith(f"{family}@") and has(frame, column)
+    ]
+    usual = f"{family}@10"
+    return usual if usual in measured else next(iter(measured), None)
+
+
 def exact_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of the exact float32 search without a second stage, by dimension."""
     rows = frame[(frame["precision"] == "float32") & (frame["index"] == "Flat") & (frame["rescore"] == "")]

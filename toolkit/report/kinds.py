@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from toolkit.decide.series import focus, has, main_metric, reference
+from toolkit.decide.series import focus, has, main_metric, metric_of, reference
 from toolkit.errors import PlanError
 
 if TYPE_CHECKING:
@@ -36,17 +36,24 @@ def kinds() -> dict[str, Kind]:
         metric = main_metric(frame)
         return bool(reference(focus(frame, metric), metric)[metric] > 0)
 
-    def against(cost: str, metric: str | None = None) -> tuple[Callable, Callable]:
-        def possible(frame: pd.DataFrame) -> bool:
-            return len(frame) > 1 and has(frame, cost) and (metric is None or has(frame, metric))
+    def against(cost: str, family: str | None = None) -> tuple[Callable, Callable]:
+        def metric(frame: pd.DataFrame) -> str | None:
+            return main_metric(frame) if family is None else metric_of(frame, family)
 
-        return lambda frame: charts.tradeoff(frame, cost, metric), possible
+        def possible(frame: pd.DataFrame) -> bool:
+            return len(frame) > 1 and has(frame, cost) and metric(frame) is not None
+
+        return lambda frame: charts.tradeoff(frame, cost, metric(frame)), possible
 
     def several_precisions(frame: pd.DataFrame) -> bool:
         return len(frame["precision"].unique()) > 1 and has(frame, "bytes_per_vector")
 
     def has_curves(frame: pd.DataFrame) -> bool:
-        return has(frame, "qps") and has(frame, "overlap@10") and bool((frame["search_args"] != "").any())
+        return (
+            has(frame, "qps")
+            and metric_of(frame, "overlap") is not None
+            and bool((frame["search_args"] != "").any())
+        )
 
     front = "The line joins the settings that no other one beats in both."
     return {
@@ -60,11 +67,9 @@ def kinds() -> dict[str, Kind]:
             "Share of the full dimension's quality; bars are 95 % intervals of the paired difference.",
             lambda frame: several_dims(frame) and share_of_full(frame),
         ),
-        "latency": _kind(
-            against("p95_ms", "recall@10"), f"Recall against the time of single queries. {front}"
-        ),
+        "latency": _kind(against("p95_ms", "recall"), f"Recall against the time of single queries. {front}"),
         "bytes": _kind(
-            against("bytes_per_vector", "recall@10"), f"Recall against the size of the index. {front}"
+            against("bytes_per_vector", "recall"), f"Recall against the size of the index. {front}"
         ),
         "precision": Kind(
             grid_charts.precision_heat_map,
@@ -83,7 +88,7 @@ def kinds() -> dict[str, Kind]:
             grid_only=True,
         ),
         "throughput": Kind(
-            grid_charts.recall_by_throughput,
+            lambda frame: grid_charts.recall_by_throughput(frame, metric_of(frame, "overlap")),
             "Throughput of each index against the share of true neighbours found, over its search arguments.",
             has_curves,
         ),
