@@ -99,6 +99,57 @@ def imported_modules(path: Path, package: str) -> list[str]:
     return [name for name in names if name.split(".")[0] == package]
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, names: set[str]) -> set[str]:
+    """The package's modules that a module imports, within functions too; not for type checkers alone."""
+
+    def statements(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+                yield from (inner for other in child.orelse for inner in [other, *statements(other)])
+            else:
+                yield child
+                yield from statements(child)
+
+    found = set()
+    for node in statements(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names} & names
+            # `from package import module` needs the package's own __init__ only where it takes more from it.
+            found |= whole if len(whole) == len(node.names) else whole | {node.module}
+    return found & names
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that import each other, directly or by way of others."""
+
+    def reached(start: str) -> set[str]:
+        seen, left = set(), [start]
+        while left:
+            new = graph[left.pop()] - seen
+            seen |= new
+            left += new
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    found = {frozenset(other for other in reach[name] if name in reach[other]) for name in graph}
+    return [set(group) for group in found if group]
+
+
+def test_no_modules_import_each_other():
+    names = {module_name(path) for path in MODULES}
+    graph = {module_name(path): imports_of(path, names) for path in MODULES}
+    assert sum(map(len, graph.values())) > len(MODULES), "imports are found"
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [{"b", "c"}]
+    assert circles(graph) == []
+
+
 def test_import_loads_nothing_heavy():
     probe = "import sys, toolkit; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toolkit.embedding import packed
-from toolkit.embedding.packed.hopper import cuda, small_batch, wing
+from toolkit.embedding.packed.hopper import cuda, gluon, small_batch, wing
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.embedding.packed.weights import random_weights
@@ -71,12 +71,12 @@ def test_a_processor_gets_nothing_of_it():
     ("installed", "accepted"), [("3.6.0", True), ("3.7.1", True), ("3.5.1", False), ("4.0.0", False)]
 )
 def test_long_text_attention_is_bound_to_versions_of_triton(monkeypatch, installed, accepted):
-    monkeypatch.setattr(wing, "version", lambda _: installed)
-    wing.attention_refusal.cache_clear()
+    monkeypatch.setattr(gluon, "version", lambda _: installed)
+    gluon.attention_refusal.cache_clear()
     try:
-        refused = wing.attention_refusal()
+        refused = gluon.attention_refusal()
     finally:
-        wing.attention_refusal.cache_clear()
+        gluon.attention_refusal.cache_clear()
     assert (refused is None) is accepted
     assert accepted or installed in refused
 
@@ -111,7 +111,7 @@ def test_operations_on_hopper_are_those_of_any_card():
 
     device = torch.device("cuda:0")
     own = wing.operations(device)
-    assert wing.attention_refusal() is None
+    assert gluon.attention_refusal() is None
     torch.manual_seed(0)
     rotary = Rotary.of(positions=4_096, head_dim=128, theta=1e6, device=device)
     norm = torch.rand(128, device=device).bfloat16() + 0.5

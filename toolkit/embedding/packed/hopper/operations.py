@@ -9,7 +9,7 @@ import torch
 
 from toolkit.embedding.packed import kernels
 from toolkit.embedding.packed.hopper import gated_product as gated
-from toolkit.embedding.packed.hopper.wing import attention_refusal
+from toolkit.embedding.packed.hopper.gluon import attention_refusal
 from toolkit.embedding.packed.kernels import (
     add_norm_quantize,
     quantize,

@@ -8,7 +8,6 @@ written for may give wrong numbers without an error.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from toolkit.embedding.packed.weights import Weights
 
 CAPABILITY = (9, 0)
-# Versions of Triton whose experimental part, Gluon, the attention of long texts is written for.
-_GLUON_VERSIONS = ("3.6.", "3.7.")
 
 
 @cache
@@ -36,18 +33,6 @@ def refusal(device: torch.device) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if capability != CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} has compute capability {capability}, not {CAPABILITY}"
-    return None
-
-
-@cache
-def attention_refusal() -> str | None:
-    """Why the attention of long texts is not offered with the Triton that is installed; None if it is."""
-    try:
-        installed = version("triton")
-    except PackageNotFoundError:
-        return "triton is not installed"
-    if not installed.startswith(_GLUON_VERSIONS):
-        return f"triton {installed} is not one of {', '.join(f'{start}x' for start in _GLUON_VERSIONS)}"
     return None
 
 
