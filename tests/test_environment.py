@@ -183,3 +183,11 @@ def test_the_package_of_a_foreign_backend_is_among_the_versions_neighbors_depend
     assert own == search_versions()
     assert {"embedding-toolkit", "faiss-cpu"} <= set(own)
     assert set(search_versions([packaging.version.Version("1")])) == {*own, "packaging"}
+
+
+def test_a_busy_machine_is_said():
+    from toolkit.experiment.sweep import _busy
+
+    assert _busy({"cores_used_by_others": 0.3}, cores=4) == []
+    (note,) = _busy({"cores_used_by_others": 0.5}, cores=4)
+    assert note.startswith("other programs used 0.5 of 4 cores")

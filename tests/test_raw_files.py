@@ -49,6 +49,18 @@ def write(path, payload):
 store.write_atomically = write
 sweep_into(Path(sys.argv[1]), sys.argv[2])
 """
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from tests.sweeps import sweep_into
+from toolkit.errors import ResultsError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
+try:
+    sweep_into(Path(sys.argv[1]), sys.argv[2])
+except ResultsError as error:
+    print("ResultsError", error)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +342,9 @@ def refuse(number):
 )
 def test_a_refused_raw_file_is_one_error_and_nothing_is_lost(out, cache, monkeypatch, number, advice):
     monkeypatch.setattr(store_module, "write_atomically", refuse(number))
-    with pytest.raises(ResultsError, match=rf"npz cannot be written .*{advice}.*--resume.* goes on from it"):
+    with pytest.raises(
+        ResultsError, match=rf"npz cannot be written .*{advice}.*--resume.* continues from it"
+    ):
         sweep_into(out, cache, dims=[64, 128], resume=True)
     assert len(Results.load(out).measurements) == 10
 
@@ -354,6 +368,34 @@ def test_a_corpus_file_that_does_not_fit_is_refused_before_it_is_mapped(store):
     with pytest.raises(ResultsError, match=r"cannot be written \(.* bytes needed, .* free\); free some room"):
         store.corpus_file(2**62)
     assert store.corpus_file(10).parent == store.folder
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_one_error(cache, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(ResultsError, match=r"cannot be written \(Permission denied\); choose"):
+        sweep_into(tmp_path / "locked" / "o", cache)
+
+
+def test_a_folder_inside_a_file_is_one_error(cache, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match=r"cannot be written .*; choose another \(--out\)"):
+        sweep_into(tmp_path / "file" / "o", cache)
+
+
+def test_a_quota_on_file_size_is_one_error_in_a_real_process(cache, tmp_path):
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "out"), str(cache)],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("ResultsError"), done.stderr
+    assert "File too large" in done.stdout
+    assert len(sweep_into(tmp_path / "out", cache).measurements) == 10
 
 
 # From samples to columns

@@ -1,6 +1,6 @@
 """A results folder as a contract: its version, what it holds, one writer, tables replaced as a whole.
 
-docs/results-format.md describes the files. This module decides whether a sweep may go on in a folder,
+docs/results-format.md describes the files. This module decides whether a sweep may continue in a folder,
 and writes what is derived; the raw files are the store's. Knows nothing of what the numbers mean.
 """
 
@@ -148,8 +148,8 @@ class ResultsFolder:
     ) -> None:
         """Raise ResultsError if a sweep must not be written here.
 
-        sweep : what is known of it by now; names that are missing are not compared. A sweep goes on
-        without being told to if its plan is the one that was begun here.
+        sweep : what is known of it by now; names that are missing are not compared. A sweep is
+        continued without being told to if its plan is the one that was begun here.
         """
         if overwrite or not self._holds_results():
             return
@@ -163,8 +163,8 @@ class ResultsFolder:
             )
         if not resume and plan not in self._plans():
             raise ResultsError(
-                f"{self.path} holds a sweep of another plan; resume=True (--resume) goes on from what it "
-                f"measured, {_OVERWRITE}, or choose another folder (--out)"
+                f"{self.path} holds a sweep of another plan; resume=True (--resume) continues from what "
+                f"it measured, {_OVERWRITE}, or choose another folder (--out)"
             )
 
     def begin(

@@ -41,6 +41,7 @@ def sole_writer(path: Path) -> Iterator[None]:
     finally:
         # While still locked: whoever opened this file meanwhile sees that it is not the folder's any more.
         with contextlib.suppress(OSError):
+            os.ftruncate(file, 0)
             path.unlink()
         os.close(file)
 
@@ -93,14 +94,16 @@ def _write_owner(file: int) -> None:
         "since_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(owner).encode(), 0)
+    os.lseek(file, 0, os.SEEK_SET)
+    os.write(file, json.dumps(owner).encode())
     os.fsync(file)
 
 
 def _owner_in(file: int) -> dict[str, object] | None:
     """Who wrote the record; None for none, or for one that is only half there."""
     try:
-        owner = json.loads(os.pread(file, 4_096, 0))
+        os.lseek(file, 0, os.SEEK_SET)
+        owner = json.loads(os.read(file, 4_096))
     except ValueError:
         return None
     fields = {"pid", "started", "host", "boot", "since_utc"}

@@ -22,7 +22,7 @@ from toolkit.experiment.grid import Build, check_grid, labels_of, lay_out, same_
 from toolkit.experiment.grid_search import Searchable, search_grid, time_smaller
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
-from toolkit.experiment.store import RawStore, writing
+from toolkit.experiment.store import RawStore
 from toolkit.measure.metrics import ChosenMetrics, choose_metrics
 from toolkit.progress import progress_bar
 from toolkit.search.exact.search import exact_search
@@ -95,15 +95,14 @@ class RetrievalSweep:
         plan, data = self.plan, self.data
         size_bytes = len(data.docs) * embedder.space.full_dim * 4
         mapped = bool(plan.rescore) or size_bytes > _MEMORY_SHARE * psutil.virtual_memory().available
-        with writing(store.folder):
-            corpus = embed_texts(
-                embedder,
-                data.docs,
-                role=Role.DOCUMENT,
-                cache=cache,
-                out=store.corpus_file(size_bytes) if mapped else None,
-                progress=progress,
-            )
+        corpus = embed_texts(
+            embedder,
+            data.docs,
+            role=Role.DOCUMENT,
+            cache=cache,
+            out=store.corpus_file(size_bytes) if mapped else None,
+            progress=progress,
+        )
         queries = {
             label: embed_texts(
                 embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress

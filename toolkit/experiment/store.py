@@ -8,7 +8,7 @@
 The identity says all that a file's content depends on; it names the file and stands inside it. What has
 another identity (another machine, other threads or versions) stays where it is and is not used.
 
-Every file is written whole or not at all, so an interrupted sweep goes on where it was. A damaged one
+Every file is written whole or not at all, so an interrupted sweep continues where it was. A damaged one
 is measured again. Knows nothing of what the numbers mean.
 """
 
@@ -72,7 +72,8 @@ class RawStore:
             there_bytes = there.stat().st_size if there.exists() else 0
             if free_bytes + there_bytes < size_bytes:
                 raise OSError(errno.ENOSPC, f"{size_bytes:,} bytes needed, {free_bytes:,} free")
-        return there
+            with there.open("ab"):
+                return there
 
     def mapped(self, vectors: Vectors) -> Vectors:
         """The same vectors, memory-mapped from a file of this store."""
@@ -186,7 +187,7 @@ class RawStore:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a refused write below into one ResultsError that says what is kept and how to go on."""
+    """Turn a refused write below into one ResultsError that says what is kept and how to continue."""
     try:
         yield
     except OSError as error:
@@ -197,7 +198,7 @@ def writing(path: Path) -> Iterator[None]:
             advice = "check its permissions, or choose another folder (--out)"
         raise ResultsError(
             f"{path} cannot be written ({reason}); {advice}; what was measured before is kept, and "
-            "resume=True (--resume) goes on from it"
+            "resume=True (--resume) continues from it"
         ) from error
 
 
