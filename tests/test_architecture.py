@@ -179,7 +179,9 @@ def test_public_names():
         "load_dataset",
         "load_results",
         "open_embedder",
+        "pair_set",
         "recommend",
+        "retrieval_set",
         "sweep",
     ]
     for name in toolkit.__all__:

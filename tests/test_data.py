@@ -39,7 +39,7 @@ def test_content_hash_follows_the_content(beir):
     ("file", "text", "message"),
     [
         ("corpus.jsonl", '{"_id": "d1", "text": "x"}\n{"_id": "d2", ', r"corpus\.jsonl:2: not a JSON"),
-        ("corpus.jsonl", '{"_id": "d1", "text": "x"}\n{"_id": 3, "text": "x"}', r"corpus\.jsonl:2: each"),
+        ("corpus.jsonl", '{"_id": "d1", "text": "x"}\n{"_id": 3.5, "text": "x"}', r"corpus\.jsonl:2: each"),
         ("corpus.jsonl", "", "the corpus is empty"),
         ("corpus.jsonl", '{"_id": "d1", "text": "x"}\n{"_id": "d1", "text": "y"}', "'d1' stands more"),
         ("corpus.jsonl", '{"_id": "d1", "text": "x"}', "'d2', which is not in the corpus"),
@@ -94,7 +94,7 @@ def test_two_columns_are_a_bitext(tmp_path):
         ("a\tb\nx\n", ":2: 1 columns"),
         ("a\tb\tc\nx\ty\tz\n", "two columns"),
         ("sentence1\tscore\nx\t1\n", "no column 'sentence2'"),
-        ("sentence1\tsentence2\tscore\nx\ty\tmuch\n", ":2: score 'much' is no number"),
+        ("sentence1\tsentence2\tscore\nx\ty\tmuch\n", ":2: score 'much' is not a number"),
         ("split\tsentence1\tsentence2\tscore\ndev\tx\ty\t1\n", "no split 'test'; choose one of: dev"),
     ],
 )
@@ -116,7 +116,7 @@ def test_shared_sets_have_the_published_counts(shared_data):
 def test_builtin_set_is_real_and_stable():
     first, second = load_dataset("builtin"), load_dataset("builtin")
     assert first.content_hash == second.content_hash
-    assert 3_000 < len(first.docs) < 6_000
+    assert 3_000 < len(first.docs) < 20_000
     words = np.array([len(query.split()) for query in first.queries])
     assert words.min() >= 5
     assert words.max() <= 40

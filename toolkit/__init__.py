@@ -10,10 +10,10 @@ Importing this loads no model and no heavy package; each function loads what it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import PlanError, ToolkitError, ToolkitWarning
 from toolkit.space import EmbeddingSpace, Instruction, Role
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from toolkit.decide.cost import Prices
     from toolkit.decide.recommendation import Recommendation
     from toolkit.embedding.cache import VectorCache
-    from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig
+    from toolkit.embedding.config import AnyConfig
     from toolkit.embedding.protocol import Embedder
     from toolkit.experiment.plan import SweepPlan
     from toolkit.experiment.results import Results
@@ -52,7 +52,9 @@ __all__ = [
     "load_dataset",
     "load_results",
     "open_embedder",
+    "pair_set",
     "recommend",
+    "retrieval_set",
     "sweep",
 ]
 
@@ -72,8 +74,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
 
 
-def open_embedder(spec: str | StaticConfig | LocalConfig | RemoteConfig | Embedder) -> Embedder:
-    """Open an embedder: ``static``, ``local:<id or folder>``, ``http://host:port/v1#<model>``, or a config.
+def open_embedder(spec: str | AnyConfig | Embedder | object) -> Embedder:
+    """Open an embedder: a spec, a config, a SentenceTransformer, or an object with `space` and `encode(texts)`.
+
+        toolkit.open_embedder("static")  # or "local:<id or folder>", "http://host:port/v1#<model>"
 
     Raises PlanError for an unknown spec, ModelError or ServerError if it cannot be opened.
     """
@@ -105,6 +109,15 @@ def embed(
 
     if isinstance(texts, str):
         raise PlanError(f"texts must be a list of strings, got one string; write [{texts[:30]!r}]")
+    texts = list(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise PlanError(f"texts[{i}] is {text!r:.40}, not a string; convert or drop it")
+    if Role(role) is Role.DOCUMENT and instruction is not None:
+        raise PlanError(
+            f"instruction {str(instruction)[:40]!r} has no effect on documents; instructions apply to queries: "
+            "give role='query', or leave the instruction out"
+        )
     engine = open_embedder(embedder)
     chosen = engine.space.check_dim(dim)
     vectors = embed_texts(
@@ -114,42 +127,140 @@ def embed(
 
 
 def load_dataset(spec: str) -> RetrievalSet | PairSet:
-    """Open an evaluation set: ``builtin``, ``beir:<folder>[@split]``, ``pairs:<file.tsv>``, ``mteb:<task>``.
+    """Open an evaluation set: ``builtin``, ``beir:<folder>[@split]``, ``csv:<file>``, ``mteb:<task>`` ..
 
-    Raises PlanError for an unknown spec, DataError for content that cannot be used.
+    ``csv:``, ``parquet:`` and ``jsonl:`` take a file of judged pairs with columns ``query``, ``document`` and, if
+    there is one, ``score``; or a folder of three tables, documents (id, text), queries (id, text) and qrels
+    (query_id, document_id, score). ``pairs:<file.tsv>`` is a pair set. Raises PlanError for an unknown spec,
+    DataError for content that cannot be used.
     """
     from toolkit.data.load import load_dataset as loaded
 
     return loaded(spec)
 
 
+def retrieval_set(docs: Any, queries: Any, qrels: Any, *, name: str = "data") -> RetrievalSet:  # noqa: ANN401
+    """A retrieval set from lists, dictionaries, or pandas or polars frames.
+
+        toolkit.retrieval_set(
+            docs=["a cat", "a dog"], queries=["which one purrs?"], qrels={0: [0]}
+        )
+
+    docs, queries : texts; a dictionary from id to text; or a frame with ``id`` and ``text``.
+    qrels : a dictionary from query id to document ids or gains; (query id, document id[, gain]) triples; or a
+        frame with ``query_id``, ``document_id`` and, if there is one, ``score``. Lists are numbered from 0.
+
+    Raises DataError naming what is missing or does not fit.
+    """
+    from toolkit.data.frames import retrieval_set as made
+
+    return made(docs, queries, qrels, name=name)
+
+
+def pair_set(left: Any, right: Any = None, scores: Any = None, *, name: str = "pairs") -> PairSet:  # noqa: ANN401
+    """A pair set: two lists of texts with a human score per pair, or without scores translations of each other.
+
+        toolkit.pair_set(["a cat", "a dog"], ["a kitten", "a car"], [4.5, 0.3])
+
+    left : a frame with ``sentence1``, ``sentence2`` and ``score`` will do alone. Raises DataError.
+    """
+    from toolkit.data.frames import pair_set as made
+
+    return made(left, right, scores, name=name)
+
+
 def sweep(
     plan: SweepPlan | str | Path | None = None,
     *,
     out: str | Path,
+    embedder: str | AnyConfig | Embedder | object | None = None,
+    data: str | RetrievalSet | PairSet | None = None,
+    dims: Sequence[int] | Literal["auto"] | None = None,
+    precisions: Sequence[str] | None = None,
+    indexes: Sequence[str | Mapping[str, Any]] | None = None,
+    instructions: Sequence[str] | None = None,
+    rescore: Sequence[Any] | None = None,
+    k: int | None = None,
+    metrics: Sequence[str] | Literal["auto"] | None = None,
+    max_queries: int | None = None,
+    timing: Mapping[str, Any] | None = None,
+    seed: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    cache: VectorCache | None = None,
     progress: bool = True,
-    **fields: Any,  # noqa: ANN401 - the fields of SweepPlan
 ) -> ResultsView:
-    """Measure every setting of a plan from a single encode, and write the results folder and report.
+    """Measure every setting from a single encode, and write the results folder and report.
 
-    plan : a SweepPlan or the path of a TOML file; `fields` (``data=``, ``dims=`` ..) override it.
-    out : results folder. The same plan continues what was begun there; ``resume=True`` lets a plan add
-        settings to it, ``overwrite=True`` replaces it.
+        results = toolkit.sweep(embedder="static", data="builtin", dims=[64, 256], out="results/first")
 
-    Raises PlanError, DataError, ModelError, ServerError or ResultsError; nothing computed is lost.
+    plan : a SweepPlan or the path of a TOML file; what is given beside it replaces its fields, and what neither
+        gives has the default stated here.
+    out : results folder. The same plan continues what was begun there.
+    embedder : a spec, a config, a SentenceTransformer, or any object with `space` and `encode(texts)`; an open one
+        stays open. Default ``static``.
+    data : a spec, or a set such as `retrieval_set` makes. Default ``builtin``.
+    dims : embedding dimensions, the full one is always among them; ``"auto"`` (default) is 32, 48, 64, 96, ..
+    precisions : of stored vectors: ``float32`` (default), ``float16``, ``int8``, ``binary`` ..
+    indexes : ``Flat`` (default), ``HNSW32``, ``IVF256`` .., or dictionaries as `IndexPlan` takes them.
+    instructions : of queries: ``default`` is the model's own, ``none`` no instruction, else the text.
+    rescore : later stages to try beside plain search, for example ``[{"dim": "full", "candidates": 400}]``.
+    k : neighbours kept; 100, or all of a smaller corpus.
+    metrics : quality measures such as ``ndcg@10``; the first is what settings are judged by.
+    max_queries : larger sets are sampled to so many queries (2,000); 0 measures all.
+    timing : fields of `TimingPlan`, for example ``{"queries": 100, "rounds": 2}``.
+    seed : of samples, k-means and graphs (0).
+    resume : lets a plan add settings to the sweep that is in `out`.
+    overwrite : removes what is in `out` first.
+    cache : a VectorCache; the default folder if not given.
+
+    Raises PlanError before any model loads if the plan cannot work; DataError, ModelError, ServerError or
+    ResultsError. Nothing computed is lost.
     """
+    from toolkit.data.sets import PairSet, RetrievalSet
+    from toolkit.embedding.config import AnyConfig
     from toolkit.experiment.plan import resolve_plan
     from toolkit.experiment.sweep import run_sweep
     from toolkit.notebook.views import ResultsView
     from toolkit.report.write import write_report
 
+    fields = {
+        "embedder": embedder if isinstance(embedder, str | AnyConfig) else None,
+        "data": data if isinstance(data, str) else None,
+        "dims": dims,
+        "precisions": precisions,
+        "indexes": indexes,
+        "instructions": instructions,
+        "rescore": rescore,
+        "k": k,
+        "metrics": metrics,
+        "max_queries": max_queries,
+        "timing": timing,
+        "seed": seed,
+    }
+    given = {name: _plain(value) for name, value in fields.items() if value is not None}
+    if data is not None and not isinstance(data, str | RetrievalSet | PairSet):
+        load_dataset(data)  # says what to make of it
+    opened = None if embedder is None or "embedder" in given else open_embedder(embedder)
     results = run_sweep(
-        resolve_plan(plan, **fields), out=Path(out), resume=resume, overwrite=overwrite, progress=progress
+        resolve_plan(plan, **given),
+        out=Path(out),
+        embedder=opened,
+        data=data if isinstance(data, RetrievalSet | PairSet) else None,
+        resume=resume,
+        overwrite=overwrite,
+        cache=cache,
+        progress=progress,
     )
     write_report(results)
     return ResultsView(results)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a plan's field takes
+    """Tuples, ranges and arrays of numbers as the lists a plan holds."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        return value
+    return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def load_results(folder: str | Path) -> ResultsView:

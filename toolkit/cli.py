@@ -122,8 +122,9 @@ def embed(
 ) -> None:
     """Embed the texts of a file; writes (n, dim) float32 unit rows."""
     from toolkit import embed as run
+    from toolkit.data.text_files import read_texts
     from toolkit.embedding.cache import VectorCache
-    from toolkit.embedding.text_files import read_texts, write_rows
+    from toolkit.embedding.row_files import write_rows
 
     rows = run(embedder, read_texts(file), dim=dim, role=role, instruction=instruction, cache=VectorCache())
     write_rows(out, rows)

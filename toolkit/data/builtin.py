@@ -11,7 +11,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,8 +19,16 @@ from toolkit.data.sets import RetrievalSet
 from toolkit.errors import DataError
 from toolkit.files import cache_folder, write_atomically
 
-# All are in the core, so that the set is the same whichever extras are installed.
-PACKAGES = ("matplotlib", "numpy", "pandas", "scipy")
+# Import name and distribution; those that come with an extra only add to the set where they are installed.
+PACKAGES = {
+    "matplotlib": "matplotlib",
+    "networkx": "networkx",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "torch": "torch",
+}
 _QUERY_WORDS = range(5, 41)
 _MIN_BODY_CHARACTERS = 200
 # Tests and vendored copies document other people's code, or nothing.
@@ -29,7 +37,7 @@ _SKIPPED_FOLDERS = frozenset({"_vendor", "externals", "test", "testing", "tests"
 
 def load_builtin() -> RetrievalSet:
     """Read, or build and keep, the set for the installed package versions."""
-    versions = {name: version(name) for name in PACKAGES}
+    versions = _versions()
     recipe = json.dumps([versions, _QUERY_WORDS.start, _QUERY_WORDS.stop, _MIN_BODY_CHARACTERS, 1])
     kept = cache_folder() / f"builtin-{hashlib.blake2b(recipe.encode(), digest_size=8).hexdigest()}.json"
     try:
@@ -45,6 +53,16 @@ def load_builtin() -> RetrievalSet:
     return RetrievalSet("builtin", ids, docs, ids, queries, {i: {i: 1} for i in ids})
 
 
+def _versions() -> dict[str, str]:
+    found = {}
+    for name, distribution in PACKAGES.items():
+        try:
+            found[name] = version(distribution).partition("+")[0]
+        except PackageNotFoundError:
+            continue  # its extra is not installed
+    return found
+
+
 def _keep(path: Path, entries: list[tuple[str, str, str]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +74,7 @@ def _keep(path: Path, entries: list[tuple[str, str, str]]) -> None:
 def _collect() -> list[tuple[str, str, str]]:
     """(id, query, document) of every docstring that passes the filters, in a stable order."""
     entries, queries, bodies, ids = [], set(), set(), set()
-    for package in PACKAGES:
+    for package in _versions():
         for name, docstring in _docstrings(package):
             head, _, body = docstring.partition("\n\n")
             query, body = " ".join(head.split()), body.strip()

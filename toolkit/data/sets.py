@@ -12,6 +12,11 @@ import numpy as np
 from toolkit.errors import DataError
 
 
+def _bytes(text: str) -> bytes:
+    """UTF-8; lone surrogates, which broken decoding leaves and UTF-8 cannot hold, are kept distinct."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 @dataclass(frozen=True, eq=False)
 class RetrievalSet:
     """Queries, a corpus, and which document answers which query.
@@ -54,11 +59,11 @@ class RetrievalSet:
         digest = hashlib.blake2b(digest_size=8)
         for part in (self.doc_ids, self.docs, self.query_ids, self.queries):
             for text in part:
-                encoded = text.encode()
+                encoded = _bytes(text)
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
         for query_id in self.query_ids:
             for doc_id, gain in sorted(self.qrels[query_id].items()):
-                digest.update(f"{query_id}\0{doc_id}\0{gain}\n".encode())
+                digest.update(_bytes(f"{query_id}\0{doc_id}\0{gain}\n"))
         return digest.hexdigest()
 
     def __repr__(self) -> str:
@@ -96,7 +101,7 @@ class PairSet:
         """16 hex digits over all texts and scores."""
         digest = hashlib.blake2b(digest_size=8)
         for left, right in zip(self.left, self.right, strict=True):
-            digest.update(f"{left}\0{right}\n".encode())
+            digest.update(_bytes(f"{left}\0{right}\n"))
         if self.scores is not None:
             digest.update(np.asarray(self.scores, dtype=np.float64).tobytes())
         return digest.hexdigest()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -149,23 +150,12 @@ class Checkpoint:
     def prompts(self) -> Prompts:
         """The templates the folder states (config_sentence_transformers.json), or its family's."""
         settings = self._json("config_sentence_transformers.json")
-        stated = {key: text for key, text in (settings.get("prompts") or {}).items() if text}
-        default = stated.get(settings.get("default_prompt_name") or "", "")
-        query = stated.get("query", default)
-        # The names, and their order, that sentence-transformers' encode_document looks for.
-        document = next((stated[key] for key in ("document", "passage", "corpus") if key in stated), default)
-        if self.is_qwen3 and not query:
+        found = prompts_of(settings.get("prompts") or {}, settings.get("default_prompt_name"))
+        if self.is_qwen3 and not found.query and found.instructed is None:
             return QWEN3_PROMPTS
-        if not query and not document:
-            return (self._family and self._family.prompts) or Prompts()
-        instruct = _INSTRUCT_PROMPT.match(query)
-        if instruct is None:
-            return Prompts(query=query, document=document)
-        return Prompts(
-            instructed="Instruct: {instruction}\nQuery:" + instruct["gap"] + "{text}",
-            document=document,
-            default_instruction=instruct["task"],
-        )
+        if found.is_plain:
+            return (self._family and self._family.prompts) or found
+        return found
 
     def min_dim(self, full_dim: int) -> int:
         """The shortest prefix that the files or the model's makers state; `full_dim` if none is."""
@@ -226,6 +216,22 @@ class Checkpoint:
             return {}
         except (OSError, ValueError) as error:
             raise ModelError(f"{file} cannot be read ({error}); fetch the model again") from error
+
+
+def prompts_of(stated: Mapping[str, str | None], default_name: str | None) -> Prompts:
+    """Templates from sentence-transformers' named prompts, by the names its `encode_query` and so on look for."""
+    named = {key: text for key, text in stated.items() if text}
+    default = named.get(default_name or "", "")
+    query = named.get("query", default)
+    document = next((named[key] for key in ("document", "passage", "corpus") if key in named), default)
+    instruct = _INSTRUCT_PROMPT.match(query)
+    if instruct is None:
+        return Prompts(query=query, document=document)
+    return Prompts(
+        instructed="Instruct: {instruction}\nQuery:" + instruct["gap"] + "{text}",
+        document=document,
+        default_instruction=instruct["task"],
+    )
 
 
 def find_checkpoint(config: LocalConfig) -> Checkpoint:

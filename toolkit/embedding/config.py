@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -82,12 +83,26 @@ class RemoteConfig(_Config):
         return value.rstrip("/")
 
 
-EmbedderConfig = Annotated[StaticConfig | LocalConfig | RemoteConfig, Field(discriminator="kind")]
+class PluginConfig(_Config):
+    """An engine of another package: an entry point of the group ``toolkit.embedders``.
 
+    name : of the entry point, a function of `place` that returns an open embedder.
+    place : what follows the colon in a spec, for the engine to read.
+    """
+
+    kind: Literal["plugin"] = "plugin"
+    name: str
+    place: str = ""
+
+
+AnyConfig = StaticConfig | LocalConfig | RemoteConfig | PluginConfig
+EmbedderConfig = Annotated[AnyConfig, Field(discriminator="kind")]
+
+ENTRY_POINTS = "toolkit.embedders"
 SPEC_FORMS = "static, local:<hub id or folder>, http://host:port/v1#<model>"
 
 
-def parse_spec(spec: str) -> StaticConfig | LocalConfig | RemoteConfig:
+def parse_spec(spec: str) -> AnyConfig:
     """Turn a short spec into a config; raises PlanError naming the forms there are."""
     if spec == "static":
         return StaticConfig()
@@ -100,14 +115,17 @@ def parse_spec(spec: str) -> StaticConfig | LocalConfig | RemoteConfig:
                 f"embedder {spec!r} names no model; write {base_url.rstrip('/')}#<model name on the server>"
             )
         return _checked(RemoteConfig, {"base_url": base_url, "model": model})
-    meant = _closest_spec(spec)
+    name, _, place = spec.partition(":")
+    installed = sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+    if name in installed:
+        return PluginConfig(name=name, place=place)
+    meant = _closest_spec(spec, installed)
     hint = f"; did you mean {meant!r}?" if meant else ""
-    raise PlanError(f"unknown embedder {spec!r}{hint} (choose one of: {SPEC_FORMS})")
+    more = "".join(f", {other}:.." for other in installed)
+    raise PlanError(f"unknown embedder {spec!r}{hint} (choose one of: {SPEC_FORMS}{more})")
 
 
-def with_settings(
-    config: StaticConfig | LocalConfig | RemoteConfig, settings: dict[str, Any]
-) -> StaticConfig | LocalConfig | RemoteConfig:
+def with_settings(config: AnyConfig, settings: dict[str, Any]) -> AnyConfig:
     """The config with some settings replaced; raises PlanError for an unknown or unusable one."""
     if not settings:
         return config
@@ -130,7 +148,7 @@ def _checked(kind: type[_Config], values: dict[str, Any]) -> Any:  # noqa: ANN40
         raise PlanError(f"embedder setting {name}={first['input']!r} cannot be used: {reason}") from None
 
 
-def _closest_spec(spec: str) -> str | None:
+def _closest_spec(spec: str, installed: list[str]) -> str | None:
     if difflib.get_close_matches(spec.lower(), ["static"]):
         return "static"
     if re.match(r"[\w.-]+:\d+(/|$)", spec):
@@ -138,6 +156,7 @@ def _closest_spec(spec: str) -> str | None:
     if Path(spec).expanduser().is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
         return f"local:{spec}"
     scheme, colon, rest = spec.partition(":")
-    if colon and rest and difflib.get_close_matches(scheme.lower(), ["local"]):
-        return f"local:{rest}"
+    near = difflib.get_close_matches(scheme.lower(), ["local", *installed], n=1)
+    if colon and rest and near:
+        return f"{near[0]}:{rest}"
     return None

@@ -96,7 +96,7 @@ class SentenceTransformersEmbedder(Engine):
             model=checkpoint.name,
             revision=checkpoint.revision,
             engine="sentence-transformers",
-            engine_version=_library_versions(),
+            engine_version=library_versions(),
             dtype=run.dtype,
             pooling=checkpoint.pooling,
             max_tokens=run.max_tokens,
@@ -215,7 +215,7 @@ class SentenceTransformersEmbedder(Engine):
         return int(min(most, max(least, free_bytes * _FREE_MEMORY_SHARE / bytes_per_token)))
 
 
-def _library_versions() -> str:
+def library_versions() -> str:
     """Major and minor versions of what runs the model: a patch release mends, and moves no vector."""
     names = ("sentence-transformers", "transformers")
     return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in names)

@@ -1,34 +1,45 @@
-"""The one door to all engines: a short spec or a typed config in, an embedder out."""
+"""The one door to all engines: a short spec, a typed config or an object in, an embedder out."""
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import entry_points
 from typing import Any
 
 from toolkit.embedding.adapt import as_engine
-from toolkit.embedding.config import LocalConfig, RemoteConfig, StaticConfig, parse_spec, with_settings
+from toolkit.embedding.config import (
+    ENTRY_POINTS,
+    AnyConfig,
+    LocalConfig,
+    PluginConfig,
+    RemoteConfig,
+    StaticConfig,
+    parse_spec,
+    with_settings,
+)
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError, require_package
 
 
 def open_embedder(
-    spec: str | StaticConfig | LocalConfig | RemoteConfig | Embedder,
+    spec: str | AnyConfig | Embedder | object,
     **settings: Any,  # noqa: ANN401 - checked against the config's fields
 ) -> Embedder:
     """Open an embedder; one that is already open is returned as it is.
 
-    spec : ``static``, ``local:<hub id or folder>``, ``http://host:port/v1#<model>``, or a config.
-    settings : fields of that config to replace, for example ``max_tokens=512``.
+    spec : ``static``, ``local:<hub id or folder>``, ``http://host:port/v1#<model>``, ``<plug-in>:..``, a config,
+        a SentenceTransformer, or any object with `space` and `encode(texts)` or `stream(texts)`.
+    settings : fields of a config to replace, for example ``max_tokens=512``.
 
     Raises PlanError for a spec or setting that cannot work, ModelError or ServerError if it cannot be
     opened.
     """
     if isinstance(spec, str):
         spec = parse_spec(spec)
-    if not isinstance(spec, StaticConfig | LocalConfig | RemoteConfig):
-        engine = as_engine(spec)
+    if not isinstance(spec, AnyConfig):
         if settings:
             raise PlanError(f"{', '.join(settings)}: an embedder that is already open cannot be changed")
-        return engine
+        return _around(spec)
     config = with_settings(spec, settings)
     if isinstance(config, StaticConfig):
         from toolkit.embedding.static import StaticEmbedder
@@ -40,13 +51,15 @@ def open_embedder(
         from toolkit.embedding.local import open_local
 
         return open_local(config)
+    if isinstance(config, PluginConfig):
+        return _around(_plugin(config))
     require_package("openai", needed_for="an embedding server", extra="remote")
     from toolkit.embedding.remote import RemoteEmbedder
 
     return RemoteEmbedder(config)
 
 
-def stated_full_dim(spec: str | StaticConfig | LocalConfig | RemoteConfig) -> int | None:
+def stated_full_dim(spec: str | AnyConfig) -> int | None:
     """The full dimension as far as it is known without weights or a server; None where it is not.
 
     Raises PlanError for an unknown spec, ModelError for a model whose files cannot be found.
@@ -58,6 +71,28 @@ def stated_full_dim(spec: str | StaticConfig | LocalConfig | RemoteConfig) -> in
         from toolkit.embedding.checkpoint import find_checkpoint
 
         return find_checkpoint(config).full_dim
+    if isinstance(config, PluginConfig):
+        return None
     from toolkit.embedding.static import StaticEmbedder
 
     return StaticEmbedder().space.full_dim
+
+
+def _around(opened: object) -> Embedder:
+    """An engine for an object; sentence-transformers is looked at only if the caller has loaded it."""
+    loaded = sys.modules.get("sentence_transformers")
+    if loaded is not None and isinstance(opened, loaded.SentenceTransformer):
+        from toolkit.embedding.loaded_model import LoadedModelEmbedder
+
+        return LoadedModelEmbedder(opened)
+    return as_engine(opened)
+
+
+def _plugin(config: PluginConfig) -> object:
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == config.name:
+            return point.load()(config.place)
+    raise PlanError(
+        f"embedder {config.name}:{config.place} needs the package that brings the entry point {config.name!r} of "
+        f"the group {ENTRY_POINTS}; install it"
+    )
