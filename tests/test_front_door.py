@@ -119,7 +119,7 @@ def test_a_loaded_sentence_transformer_gives_its_own_vectors_whatever_cut_it_is_
     embedder = toolkit.open_embedder(model)
     assert embedder.space.full_dim == 32
     rows = toolkit.embed(embedder, ["cat dog", "sun"], role="query", progress=False)
-    with model.truncate_sentence_embeddings(None):
+    with model.truncate_embeddings(None):
         own = model.encode(["cat dog", "sun"], prompt_name="query", normalize_embeddings=True)
     np.testing.assert_allclose(rows, own, atol=1e-6)
     assert model.truncate_dim == 8

@@ -58,7 +58,7 @@ class LoadedModelEmbedder(Engine):
             yield places, self._rows([texts[i] for i in places])
 
     def _rows(self, texts: list[str]) -> np.ndarray:
-        with self._model.truncate_sentence_embeddings(None):
+        with self._model.truncate_embeddings(None):
             # The texts come with their prompts; an empty one keeps the model from adding its default.
             rows = self._model.encode(texts, prompt="", convert_to_numpy=True, show_progress_bar=False)
         return normalize(np.asarray(rows, dtype=np.float32))
