@@ -11,6 +11,7 @@ import json
 import operator
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
@@ -163,7 +164,7 @@ class EmbeddingSpace:
         """The string the engine sees. Documents never carry an instruction."""
         return self.renderer(role, instruction)(text)
 
-    def renderer(self, role: Role, instruction: str | Instruction | None = None):
+    def renderer(self, role: Role, instruction: str | Instruction | None = None) -> Callable[[str], str]:
         """A function from text to finished string, for many texts of one role.
 
         Warns (InstructionWarning) when a model without a template is given an instruction; the

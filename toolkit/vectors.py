@@ -93,7 +93,7 @@ class Vectors:
     @property
     def full_dim(self) -> int:
         """Length of an uncut vector."""
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     def at(self, dim: int) -> np.ndarray:
         """All rows cut to `dim` and normalized, (n, dim) float32 in memory."""

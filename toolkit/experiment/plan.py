@@ -15,10 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from toolkit.embedding.config import EmbedderConfig, parse_spec
 from toolkit.errors import DimensionError, PlanError
 from toolkit.measure.metrics import metric_named
-from toolkit.search.backend import AUTO, PRECISIONS
+from toolkit.search.backend import AUTO, Precision
 from toolkit.space import EmbeddingSpace
 
-Precision = Literal[PRECISIONS]
 _SMALLEST_AUTO_DIM = 32
 # As the quality measures look at the first 10.
 FEWEST_NEIGHBOURS = 10

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -160,10 +160,10 @@ def _recorded_plan(path: Path, *, older: bool) -> SweepPlan:
         return plan
 
 
-def _leave_out(fields: dict, where: Sequence[int | str]) -> None:
+def _leave_out(fields: dict[str, Any], where: Sequence[int | str]) -> None:
     """Remove the value at a path of keys and positions; what pydantic adds to a path is passed over."""
-    inside = fields
+    inside: Any = fields
     for step in where[:-1]:
-        if isinstance(inside, list) or step in inside:
-            inside = inside[step]
+        passed_over = isinstance(inside, dict) and step not in inside
+        inside = inside if passed_over else inside[step]
     del inside[where[-1]]

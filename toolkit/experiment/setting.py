@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from toolkit.errors import PlanError
 from toolkit.search.backend import AUTO
@@ -67,11 +67,11 @@ class Setting:
     def key(self) -> str:
         """Readable and unique: ``128 float32 HNSW32 efSearch=64``, empty and default parts left out."""
         text = self.columns
-        parts = [str(self.dim), self.precision, text["index"]]
+        parts = [str(self.dim), self.precision, str(text["index"])]
         if self.build_args:
             parts.append(f"build:{text['build_args']}")
         if self.search_args:
-            parts.append(text["search_args"])
+            parts.append(str(text["search_args"]))
         if self.rescore:
             parts.append(f"rescore={text['rescore']}")
         if self.instruction != "default":
@@ -105,16 +105,16 @@ class Setting:
         }
 
     @classmethod
-    def from_columns(cls, row: Mapping[str, object]) -> Setting:
+    def from_columns(cls, row: Mapping[str, Any]) -> Setting:
         """The setting of a table's row; raises PlanError for text that is no setting's."""
         backend, mark, index = str(row["index"]).rpartition(":")
         return cls(
             dim=int(row["dim"]),
             precision=str(row["precision"]),
             index=index,
-            build_args=parse_arguments(str(row["build_args"])),
-            search_args=parse_arguments(str(row["search_args"])),
-            rescore=_parse_rescore(str(row["rescore"])),
+            build_args=_pairs(parse_arguments(str(row["build_args"]))),
+            search_args=_pairs(parse_arguments(str(row["search_args"]))),
+            rescore=tuple(RescoreStage(*stage) for stage in _parse_rescore(str(row["rescore"]))),
             instruction=str(row["instruction"]),
             backend=backend if mark else AUTO,
         )

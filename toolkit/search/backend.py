@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -28,17 +28,8 @@ from toolkit.search.cut_rows import CutRows
 from toolkit.search.neighbours import Neighbours
 
 # How stored vectors are encoded; a backend has all of these or some.
-PRECISIONS = (
-    "float32",
-    "float16",
-    "bfloat16",
-    "int8",
-    "uint4",
-    "binary",
-    "pq",
-    "opq",
-    "rabitq",
-)
+Precision = Literal["float32", "float16", "bfloat16", "int8", "uint4", "binary", "pq", "opq", "rabitq"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 AUTO = "auto"
 ENTRY_POINTS = "toolkit.backends"
 _BUILT_IN = {
