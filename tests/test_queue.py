@@ -110,6 +110,23 @@ def test_an_uncontended_encode_and_stream_run_on_their_callers_thread(engine):
     assert engine.threads == {threading.current_thread().name}
 
 
+def test_one_text_does_not_even_queue_and_leaves_the_engine_to_who_comes_meanwhile(engine):
+    meanwhile = []
+
+    def comes(text):
+        if text == "query":
+            meanwhile.append(engine.submit(["comes", "meanwhile"]))
+
+    engine.before = comes
+    np.testing.assert_array_equal(engine.encode(["query"]), rows_of(["query"]))
+    np.testing.assert_array_equal(meanwhile[0].result(60), rows_of(["comes", "meanwhile"]))
+    engine.before = interrupt_once(engine)
+    with pytest.raises(KeyboardInterrupt):
+        engine.encode(["query"])
+    np.testing.assert_array_equal(engine.encode(["query"]), rows_of(["query"]))
+    assert engine.threads == {threading.current_thread().name, "engine-owner"}
+
+
 def test_all_other_threads_are_served_by_one(engine):
     engine.encode(["mine"])
     engine.threads.clear()
@@ -503,8 +520,12 @@ def test_an_engine_stays_what_it_is_and_others_are_refused(engine):
 def test_an_object_that_returns_other_rows_is_refused(rows, said):
     inner = Encodes()
     inner.encode = rows
-    with as_engine(inner) as engine, pytest.raises(VectorError, match=said):
-        engine.encode(["a", "b"])
+    with as_engine(inner) as engine:
+        with pytest.raises(VectorError, match=said):
+            engine.encode(["a", "b"])
+        inner.encode = lambda texts: rows_of(texts)[:, :4]
+        with pytest.raises(VectorError, match=r"shape \(1, 4\) for 1 texts"):
+            engine.encode(["a"])
 
 
 def test_an_object_that_forgets_a_text_is_refused():

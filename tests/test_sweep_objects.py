@@ -58,6 +58,22 @@ def test_an_embedder_opened_by_the_sweep_is_closed_by_it(colors, tmp_path, monke
     assert [engine.closed for engine in opened] == [1, 1]
 
 
+class Encodes:
+    """Somebody's own embedder: no engine, just what is needed."""
+
+    def __init__(self):
+        self._inner = StaticEmbedder()
+        self.space = self._inner.space
+        self.encode = self._inner.encode
+
+
+def test_an_object_that_only_encodes_is_swept_like_an_engine(colors, tmp_path):
+    plan = make_plan(**QUICK)
+    own = run_sweep(plan, out=tmp_path / "a", embedder=Encodes(), data=colors, progress=False)
+    engine = run_sweep(plan, out=tmp_path / "b", embedder=StaticEmbedder(), data=colors, progress=False)
+    assert own.measurements["ndcg@10"].tolist() == engine.measurements["ndcg@10"].tolist()
+
+
 def test_a_recorded_object_cannot_be_opened_again_and_the_error_says_what_to_pass(colors, tmp_path):
     run_sweep(make_plan(**QUICK), out=tmp_path / "o", embedder=StaticEmbedder(), data=colors, progress=False)
     plan = read_plan(tmp_path / "o" / "plan.toml")

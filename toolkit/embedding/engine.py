@@ -51,7 +51,7 @@ class Engine(ABC):
         are never computed. Callbacks of the future run on the thread that did the work: keep them short.
         Raises QueueFullError where no place came free in time, EngineClosedError after `close`.
         """
-        job = self._whole(texts)
+        job = WholeJob(encodable(texts), engine=self, full_dim=self.space.full_dim)
         if not job.texts:
             job.deliver(np.empty(0, dtype=np.int64), np.empty((0, self.space.full_dim), dtype=np.float32))
             job.finish(None)
@@ -71,10 +71,15 @@ class Engine(ABC):
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(n, full_dim) float32 rows in input order; norm 1, or 0 for a text without tokens."""
-        job = self._whole(texts)
-        if not job.texts:
+        chosen = encodable(texts)
+        if not chosen:
             return np.empty((0, self.space.full_dim), dtype=np.float32)
-        return self._queue.encode(job)
+        if len(chosen) == 1:
+            # What is not a row is for the queue to refuse.
+            row = self._queue.encode_one(chosen, self)
+            if row is not None and row.shape == (1, self.space.full_dim) and row.dtype == np.float32:
+                return row
+        return self._queue.encode(WholeJob(chosen, engine=self, full_dim=self.space.full_dim))
 
     def check_unchanged(self) -> None:
         """Raise ServerChangedError if what computes is no longer what was opened; the default cannot change."""
@@ -96,9 +101,6 @@ class Engine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(cancel=kind is not None)
-
-    def _whole(self, texts: Sequence[str]) -> WholeJob:
-        return WholeJob(encodable(texts), engine=self, full_dim=self.space.full_dim)
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
         """Yield every position of `texts` once with its row. Comes from one thread at a time."""

@@ -70,6 +70,10 @@ class JobQueue(ABC):
         finally:
             self.withdraw(job)
 
+    def encode_one(self, texts: list[str], engine: object) -> np.ndarray | None:  # noqa: ARG002
+        """The row of one text without queueing, (1, full_dim), where nobody else is about; else None."""
+        return None
+
     def blocks(self, job: BlockJob) -> Iterator[Block]:
         """Queue a job when the first block is asked for, and yield its blocks."""
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
+from toolkit.embedding.adapt import as_engine
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.open import open_embedder, stated_full_dim
 from toolkit.embedding.protocol import Embedder
@@ -46,8 +47,8 @@ def run_sweep(
 ) -> Results:
     """Measure every setting of `plan` and write the results folder `out`; returns what was written.
 
-    embedder : an open embedder to use instead of the plan's; it stays open. One that the plan names is
-        opened here, and closed when its vectors are made.
+    embedder : an open embedder, or any object with `space` and `encode` or `stream`, to use instead of the
+        plan's; it stays open. One that the plan names is opened here, and closed when its vectors are made.
     data : a set to use instead of the plan's. The recorded plan names such objects ``object:<name>``.
     resume : continue the sweep that is in `out`, also with a plan that adds settings to it. The plan that
         was begun there is continued without it.
@@ -58,6 +59,7 @@ def run_sweep(
     ServerError, or ResultsError if `out` cannot be written, is being written by another process or holds
     another sweep.
     """
+    embedder = None if embedder is None else as_engine(embedder)
     plan = _recorded(plan, embedder, data)
     sweep, notes = _prepared(plan, load_dataset(plan.data) if data is None else data)
     plan = sweep.plan

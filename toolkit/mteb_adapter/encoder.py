@@ -20,6 +20,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
+from toolkit.embedding.adapt import as_engine
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError
@@ -69,7 +70,7 @@ class MtebEncoder(AbsEncoder):
         instruction: str | Instruction | None = TASK_PROMPT,
         cache: VectorCache | None = None,
     ) -> None:
-        self.embedder = embedder
+        self.embedder = embedder = as_engine(embedder)
         self.dim = embedder.space.check_dim(dim)
         self.instruction = chosen_instruction(instruction)
         self._cache = cache

@@ -187,8 +187,7 @@ class PackedEmbedder(Engine):
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before; they take turns with the texts of others."""
-        job = PiecesJob(self._runner.start(packs), engine=self, full_dim=self._shape.hidden)
-        return self._queue.blocks(job)
+        return self._queue.blocks(PiecesJob(self._pieces(packs), engine=self, full_dim=self._shape.hidden))
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, the end token included, after cutting."""
@@ -197,6 +196,9 @@ class PackedEmbedder(Engine):
     def flops(self, lengths: Iterable[int]) -> float:
         """Floating-point operations of the whole model for texts of these token counts."""
         return self._shape.flops(lengths)
+
+    def _pieces(self, packs: Iterable[Pack]) -> Iterator[Started]:
+        yield from self._runner.start(packs)  # not before the queue has let the packs in
 
     def _begin(self, texts: Sequence[str]) -> Iterator[Started]:
         # A pack is tokenized while the device works on the one before; a thread for it would take the
