@@ -10,10 +10,15 @@ import pytest
 import torch
 
 from toolkit.embedding import packed
+from toolkit.embedding.config import LocalConfig
+from toolkit.embedding.packed import reference
+from toolkit.embedding.packed.engine import Setting
 from toolkit.embedding.packed.hopper import cuda, gluon, small_batch, wing
+from toolkit.embedding.packed.precision import Fp8
 from toolkit.embedding.packed.reference import Keys, Queries, Rotary
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.embedding.packed.weights import random_weights
+from toolkit.errors import ModelError
 
 FOLDER = Path(packed.__file__).parent
 NARROW = DecoderShape(1, 512, 16, 8, 128, 512, 8)
@@ -58,6 +63,14 @@ def test_other_cards_get_nothing_of_it(card, described, said):
     device = card(**described)
     assert re.search(said, wing.refusal(device))
     assert wing.operations(device) is None
+
+
+def test_an_amd_card_runs_plain_torch_and_no_fp8(card):
+    device = card(hip="6.4", cuda=None, capability=(9, 4))
+    setting = Setting.of(LocalConfig(model="m", device="cuda:0", dtype="bfloat16"), NARROW)
+    assert (setting.device, setting.fused) == (device, False)
+    with pytest.raises(ModelError, match="no FP8 arithmetic"):
+        Fp8(NARROW, reference, device=device, dtype=torch.bfloat16)
 
 
 def test_a_processor_gets_nothing_of_it():

@@ -217,7 +217,7 @@ class SentenceTransformersEmbedder(Engine):
 
 def library_versions() -> str:
     """Major and minor versions of what runs the model: a patch release mends, and moves no vector."""
-    names = ("sentence-transformers", "transformers")
+    names = ("sentence-transformers", "transformers", "tokenizers")
     return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in names)
 
 

@@ -4,13 +4,13 @@
     weights.py     its tensors, fused: from a checkpoint, or random ones made on the device
     packing.py     texts to token ids to padding-free packs; knows nothing of models
     reference.py   the layer's operations in plain torch: runs anywhere, defines what is right
-    kernels.py     the same operations as Triton kernels, for CUDA
+    kernels.py     the same operations as Triton kernels, for any NVIDIA card
     frequency_cache.py  a few things that are expensive to build, kept for the keys that come most often
     precision.py   how a layer multiplies: as it is stored, or in FP8
     decoder.py     one forward pass over a pack
     runner.py      packs on a device: overlapping copies, graphs, what to do when memory runs out
     engine.py      the embedder: texts in, rows out
-    hopper/        what only Hopper runs: attention of long texts, and a pass over few tokens as one kernel
+    hopper/        what only Hopper runs, behind `hopper.wing`, which says what a device gets
 
 Importing this package loads no torch.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from toolkit.embedding.protocol import Block
 from toolkit.errors import MissingPackageError, PlanError
 from toolkit.space import QWEN3_PROMPTS, EmbeddingSpace
 
-# Goes up whenever a change to the arithmetic here (kernels, order of operations, rounding, tokenizing) moves a
-# vector by more than its dtype rounds, so that the cache never hands out rows of the code before.
+# Goes up whenever a change to the arithmetic here (kernels, order of operations, rounding, cutting of texts) moves
+# a vector by more than its dtype rounds, so that the cache never hands out rows of the code before.
 VERSION = "2"
 _MIN_DIM = 32  # Qwen3-Embedding model card
 _CPU_BUDGET = 4_096
@@ -63,10 +64,11 @@ class Setting:
         cuda = device.type == "cuda"
         default = torch.bfloat16 if cuda else torch.float32
         stored = default if config.dtype in ("auto", "fp8") else getattr(torch, config.dtype)
-        possible = cuda and stored != torch.float32 and shape.head_dim & (shape.head_dim - 1) == 0
+        nvidia = cuda and torch.version.hip is None  # AMD's cards are "cuda" to torch as well
+        possible = nvidia and stored != torch.float32 and shape.head_dim & (shape.head_dim - 1) == 0
         if config.compile and not possible:
             raise PlanError(
-                f"compile needs CUDA and a 16-bit dtype, not {config.dtype} on {device}; leave compile unset"
+                f"compile needs NVIDIA's CUDA and a 16-bit dtype, not {config.dtype} on {device}; leave compile unset"
             )
         if possible and config.compile is not False and find_spec("triton") is None:
             raise MissingPackageError("triton", needed_for="the packed engine on CUDA", extra="gpu")
@@ -124,7 +126,7 @@ class PackedEmbedder(Engine):
             model=checkpoint.name,
             revision=checkpoint.revision,
             engine="packed",
-            engine_version=VERSION,
+            engine_version=_engine_version(),
             dtype=setting.dtype_name,
             pooling="last",
             max_tokens=max_tokens,
@@ -148,7 +150,7 @@ class PackedEmbedder(Engine):
             model=config.model,
             revision="random-0",
             engine="packed",
-            engine_version=VERSION,
+            engine_version=_engine_version(),
             dtype=setting.dtype_name,
             pooling="last",
             max_tokens=max_tokens,
@@ -212,6 +214,12 @@ class PackedEmbedder(Engine):
         del self._runner
         if self.setting.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _engine_version() -> str:
+    # torch's and Triton's versions round differently at most; tokenizers may cut a text into other tokens.
+    major, minor, *_ = version("tokenizers").split(".")
+    return f"{VERSION}, tokenizers {major}.{minor}"
 
 
 def _affordable_tokens(shape: DecoderShape, setting: Setting) -> int:

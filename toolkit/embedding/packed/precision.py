@@ -38,6 +38,11 @@ class Fp8Matrix:
         return Fp8Matrix(self.values[rows], self.scales[rows])
 
 
+def _has_fp8(device: torch.device) -> bool:
+    # AMD's cards report capabilities as well, and the e4m3 that some of them have is another format.
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
+
+
 Rows = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
@@ -122,9 +127,9 @@ class Plain:
     def add(self, rows: torch.Tensor, weight: torch.Tensor, x: torch.Tensor) -> None:
         if rows.dtype == x.dtype:
             x.addmm_(rows, weight.t())
-        elif x.is_cuda:
+        elif x.is_cuda and torch.version.hip is None:
             torch.addmm(x, rows, weight.t(), out_dtype=x.dtype, out=x)
-        else:  # torch has products with another output dtype on CUDA only
+        else:  # torch has products with another output dtype on NVIDIA's CUDA only
             x.add_(rows.float() @ weight.t().float())
 
 
@@ -136,7 +141,7 @@ class Fp8:
     ) -> None:
         self._shape, self._ops, self._device, self._dtype = shape, ops, device, dtype
         self.residual_dtype = dtype
-        if device.type == "cuda" and torch.cuda.get_device_capability(device) < FP8_CAPABILITY:
+        if device.type == "cuda" and not _has_fp8(device):
             raise ModelError(
                 f"{torch.cuda.get_device_name(device)} has no FP8 arithmetic; "
                 "choose dtype bfloat16 or float16"
