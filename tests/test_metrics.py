@@ -72,6 +72,16 @@ def test_every_column_of_a_sweep_has_an_entry(letters, tmp_path):
             assert entry.formula or not entry.is_quality
 
 
+def test_the_first_stages_share_of_a_real_search_is_measured(letters, tmp_path):
+    results = swept(letters, tmp_path / "two", precisions=["float32", "int8"], rescore=[{"candidates": 25}])
+    frame = results.measurements
+    alone = frame["rescore"] == ""
+    assert (frame.loc[alone, "first_stage_share"] == 1.0).all()
+    rescored = frame.loc[~alone, "first_stage_share"]
+    assert rescored.between(0, 1, inclusive="neither").all()
+    assert rescored.nunique() == len(rescored) >= 2
+
+
 def test_every_name_is_its_own_and_every_family_has_a_depth():
     names = [*FAMILIES, *PAIR_METRICS, *COSTS]
     assert len(names) == len(set(names))

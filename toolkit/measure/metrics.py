@@ -132,14 +132,6 @@ PAIR_METRICS = {
         ),
     )
 }
-# MAP in folders written before it said its depth: as deep as their k.
-_MAP_OF_OLD_FOLDERS = replace(
-    FAMILIES["map"],
-    name="map",
-    label="MAP@k",
-    meaning="Precision averaged over a query's relevant documents; those beyond k count as not found.",
-    trec="",
-)
 
 
 def _cost(name: str, label: str, head: str, unit: str, meaning: str, *, higher: bool = False) -> Metric:
@@ -236,8 +228,6 @@ def described(column: str) -> Metric:
     """What is known of a column of any results folder; one that is not known goes by its own name."""
     if column in COSTS:
         return COSTS[column]
-    if column == _MAP_OF_OLD_FOLDERS.name:
-        return _MAP_OF_OLD_FOLDERS
     try:
         return metric_named(column)
     except PlanError:
