@@ -31,7 +31,7 @@ from toolkit.search.exact.search import exact_search
 from toolkit.search.faiss.backend import build_index
 from toolkit.search.faiss.factory import factory_string
 from toolkit.search.faiss.index import BuiltIndex, pack_signs, threads
-from toolkit.search.faiss.shared_builds import IndexFamily
+from toolkit.search.faiss.shared_builds import SharedBuilds
 from toolkit.search.funnel import Funnel, Rescorer, Stage
 from toolkit.vectors import Vectors, truncate
 
@@ -109,7 +109,7 @@ def family_grid(grid: list[Cell], corpus: np.ndarray, queries: np.ndarray) -> di
     family, built, made_for = None, None, None
     for cell in grid:
         if made_for is None or made_for[0] != cell.dim:
-            family = IndexFamily(CutRows(vectors, cell.dim))
+            family = SharedBuilds(CutRows(vectors, cell.dim))
         key = (cell.dim, cell.precision, cell.index)
         if key != made_for:
             built, made_for = family.build(IndexSpec(cell.index, cell.precision, cell.dim)), key

@@ -17,7 +17,7 @@ from toolkit.search.exact.search import exact_search
 from toolkit.search.faiss.backend import build_index
 from toolkit.search.faiss.factory import check_setting, factory_string
 from toolkit.search.faiss.index import BuiltIndex, threads
-from toolkit.search.faiss.shared_builds import IndexFamily
+from toolkit.search.faiss.shared_builds import SharedBuilds
 from toolkit.vectors import Vectors, normalize, truncate
 
 faiss = pytest.importorskip("faiss", reason="these tests need FAISS (extra cpu)")
@@ -115,7 +115,7 @@ def test_parts_shared_in_a_family_cost_no_quality(index, precision):
     cut, queries = truncate(CORPUS.rows, dim), truncate(many, dim)
     exact = exact_search(CORPUS.rows, many, [dim], k=k)[dim]
     wide = {"efSearch": 100} if index.startswith("HNSW") else {"nprobe": 8}
-    shared = IndexFamily(CutRows(CORPUS, dim)).build(IndexSpec(index, precision, dim))
+    shared = SharedBuilds(CutRows(CORPUS, dim)).build(IndexSpec(index, precision, dim))
     alone = faiss.index_factory(dim, shared.factory, faiss.METRIC_INNER_PRODUCT)
     coded = faiss.downcast_index(getattr(alone, "storage", alone))
     if precision == "pq":
@@ -130,7 +130,7 @@ def test_parts_shared_in_a_family_cost_no_quality(index, precision):
 
 
 def test_a_family_trains_each_shared_part_once():
-    family = IndexFamily(CutRows(CORPUS, 16))
+    family = SharedBuilds(CutRows(CORPUS, 16))
     first, second = (family.build(IndexSpec("IVF8", p, 16)) for p in ("int8", "float16"))
     assert first.steps_s["coarse"] == second.steps_s["coarse"]
     graphs = {

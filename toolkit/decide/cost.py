@@ -20,7 +20,7 @@ from toolkit.errors import PlanError
 from toolkit.measure.storage import GB
 
 MIN_SIZES = 3  # corpus sizes below which no latency is extrapolated
-# Two 512-bit registers a cycle at 3.2 GHz: no core of today reads vectors faster, whatever the cache.
+# Two 512-bit registers per cycle at 3.2 GHz: no core of today reads vectors faster, whatever the cache.
 _MOST_BYTES_PER_S = 4e11
 _NOISE = 0.05  # relative standard deviation that times have at least
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -32,7 +32,7 @@ class Prices:
 
     ram_usd_per_gb, disk_usd_per_gb : a GB (1e9 bytes) held for a month.
     vcpu_usd : one virtual CPU for a month.
-    peak_qps : queries a second at the busiest time.
+    peak_qps : queries per second at the busiest time.
     source : where the figures are from; printed with every cost.
     """
 

@@ -44,7 +44,7 @@ class Searchable:
         return {}
 
     def funnel(self, built: Index, setting: Setting) -> Funnel:
-        """A setting's first index with its later stages, whose norms are worked out once a dimension."""
+        """A setting's first index with its later stages, whose norms are computed once per dimension."""
         stages = []
         for dim, candidates in setting.rescore:
             if dim not in self._rescorers:

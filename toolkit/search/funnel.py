@@ -29,7 +29,7 @@ class Rescorer:
     """Exact cosines of chosen rows at one dimension, from memory or from a memory-mapped file.
 
     vectors : full-dimension rows; a mapped file is read only where a candidate lies. Prefix norms
-        are worked out once, here, so that no row is cut or normalized while searching.
+        are computed once, here, so that no row is cut or normalized while searching.
     """
 
     def __init__(self, vectors: Vectors, dim: int) -> None:

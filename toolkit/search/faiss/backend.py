@@ -18,7 +18,7 @@ from toolkit.search.faiss.factory import (
     factory_string,
 )
 from toolkit.search.faiss.index import BuiltIndex, threads
-from toolkit.search.faiss.shared_builds import IndexFamily
+from toolkit.search.faiss.shared_builds import SharedBuilds
 from toolkit.vectors import Vectors
 
 
@@ -70,9 +70,9 @@ class FaissBackend:
         count = compared(spec.index, search_args, documents=documents, k=k)
         return count, bytes_compared(spec.index, spec.precision, spec.dim)
 
-    def builder(self, rows: CutRows, *, seed: int) -> IndexFamily:
+    def builder(self, rows: CutRows, *, seed: int) -> SharedBuilds:
         """Indexes of one dimension share their k-means, graph and codes."""
-        return IndexFamily(rows, seed=seed)
+        return SharedBuilds(rows, seed=seed)
 
     def load(self, path: Path) -> BuiltIndex:
         """Read what `BuiltIndex.save` wrote; raises ResultsError."""

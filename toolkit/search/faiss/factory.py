@@ -92,7 +92,7 @@ def _encoded(family: str, precision: str, dim: int) -> str:
     if precision in ("pq", "opq"):
         if dim % PQ_NUMBERS_PER_BYTE:
             raise PlanError(
-                f"precision {precision!r} stores {PQ_NUMBERS_PER_BYTE} numbers a byte and cannot cut "
+                f"precision {precision!r} stores {PQ_NUMBERS_PER_BYTE} numbers per byte and cannot cut "
                 f"dimension {dim}; choose a multiple of {PQ_NUMBERS_PER_BYTE}, or name the index: PQ<bytes>x8"
             )
         parts = dim // PQ_NUMBERS_PER_BYTE
@@ -140,7 +140,7 @@ def make_index(factory: str, dim: int):
     faiss = load_faiss()
     binary = is_binary(factory)
     if binary and dim % 8:
-        raise PlanError(f"index {factory!r} packs 8 numbers a byte; dimension {dim} is not a multiple of 8")
+        raise PlanError(f"index {factory!r} packs 8 numbers per byte; dimension {dim} is not a multiple of 8")
     _check_numbers(factory, dim)
     try:
         if binary:

@@ -55,7 +55,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def pack_signs(rows: np.ndarray) -> np.ndarray:
-    """One bit a number, set where it is above zero: (n, dim) floats to (n, dim / 8) uint8."""
+    """One bit per number, set where it is above zero: (n, dim) floats to (n, dim / 8) uint8."""
     return np.packbits(rows > 0, axis=1)
 
 

@@ -50,8 +50,8 @@ class _Coarse:
     steps_s: Mapping[str, float]
 
 
-class IndexFamily:
-    """Builds FAISS indexes over the rows of a corpus at one dimension; one family for each of a grid's.
+class SharedBuilds:
+    """Builds FAISS indexes over the rows of a corpus at one dimension; one for each dimension of a grid.
 
     seed : of training samples, k-means and graph levels.
     """
