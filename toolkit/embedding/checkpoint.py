@@ -174,7 +174,7 @@ class Checkpoint:
     def max_tokens(self, wanted: int | None) -> int:
         """How many tokens of a text are used: `wanted`, or the model's own limit.
 
-        0 for a model that is no transformer (static vectors): it reads texts to their end.
+        0 for a model that is not a transformer (static vectors): it reads texts to their end.
 
         Raises PlanError if `wanted` is beyond the positions the model has, ModelError if the files
         state no limit and none is given.

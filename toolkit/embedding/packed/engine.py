@@ -36,7 +36,7 @@ _CPU_BUDGET = 4_096
 _GPU_BUDGET = 65_536  # tokens; half as many is 1 % slower on an H200
 _FREE_MEMORY_SHARE = 0.5
 # The first pack's share of the budget, and how fast packs grow from there. With a light model, by operations
-# a token, a device is done with a pack before the host has tokenized one four times as large.
+# per token, a device is done with a pack before the host has tokenized one four times as large.
 _FIRST_SHARE = 16
 _GROWTH, _LIGHT_GROWTH, _LIGHT_FLOPS = 4, 2, 2e9
 
@@ -68,7 +68,7 @@ class Setting:
         possible = nvidia and stored != torch.float32 and shape.head_dim & (shape.head_dim - 1) == 0
         if config.compile and not possible:
             raise PlanError(
-                f"compile needs NVIDIA's CUDA and a 16-bit dtype, not {config.dtype} on {device}; leave compile unset"
+                f"compile needs CUDA and a 16-bit dtype, not {config.dtype} on {device}; leave compile unset"
             )
         if possible and config.compile is not False and find_spec("triton") is None:
             raise MissingPackageError("triton", needed_for="the packed engine on CUDA", extra="gpu")

@@ -3,7 +3,7 @@
 Texts are taken longest first, so that a pack holds texts of like length and memory trouble shows early;
 only a first small pack is of the shortest, because those are tokenized in no time and the device waits.
 Only numbers of characters are known before tokenizing, so the order is by characters; tokenizing goes on
-by windows while earlier packs are already at work. Ids stay in one array a window and no step here takes
+by windows while earlier packs are already at work. Ids stay in one array per window and no step here takes
 Python time for each text, so that the device does not wait for it.
 """
 
@@ -26,7 +26,7 @@ _SMALL_SIZES = (16, 64, 128, 256)
 _LARGE_STEP = 128
 # Up to here the step is an eighth of the power of two below: at most 12.5 % filler, and sizes come again.
 COARSE_TOKENS = 16_384
-# Rough lower bound of characters a token, so that a first window holds about a pack.
+# Rough lower bound of characters per token, so that a first window holds about a pack.
 CHARACTERS_PER_TOKEN = 4
 # A window has at least so many texts, because each is tokenized by one thread.
 _WINDOW_TEXTS = 16
@@ -45,7 +45,7 @@ class TokenizedTexts:
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> TokenizedTexts:
-        """From one sequence of ids a text."""
+        """From one sequence of ids per text."""
         if len(lists) == 1:  # a query waits for every line here
             return cls(np.array(lists[0], dtype=np.int32), np.array([len(lists[0])], dtype=np.int32))
         lengths = np.fromiter((len(ids) for ids in lists), dtype=np.int32, count=len(lists))

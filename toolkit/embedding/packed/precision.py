@@ -1,4 +1,4 @@
-"""How a layer multiplies: in the dtype its weights have, or in FP8 with a scale a row.
+"""How a layer multiplies: in the dtype its weights have, or in FP8 with one scale per row.
 
 Both offer the same four steps, so that the decoder is written once. They own the buffers between a
 layer's operations, made once for a token budget and used again by every layer and pack.

@@ -84,7 +84,7 @@ def rotate_keys(
 def attend(queries: Queries, keys: Keys, eps: float, *, rotary: Rotary, out: torch.Tensor) -> torch.Tensor:
     """Normalize and rotate the queries; then causal attention of each text to itself.
 
-    With ``queries.ends`` there is one query a text, its last token. Writes (n, heads x head_dim).
+    With ``queries.ends`` there is one query per text, its last token. Writes (n, heads x head_dim).
     """
     head_dim = queries.norm.shape[0]
     segment_starts, ends = queries.segment_starts, queries.ends
@@ -124,7 +124,7 @@ def gated_product(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -
 
 
 def quantize(x: torch.Tensor, *, out: torch.Tensor, scales: torch.Tensor) -> None:
-    """Rows to e4m3 with one float32 scale a row: x is about out x scales."""
+    """Rows to e4m3 with one float32 scale per row: x is about out x scales."""
     wide = x.float()
     largest = wide.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)
     scales.copy_(largest / FP8_MAX)

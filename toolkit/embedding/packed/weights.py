@@ -77,7 +77,7 @@ def load_weights(folder: Path, shape: DecoderShape, *, device: torch.device, dty
         where = {}
         for file in files:
             handle = stack.enter_context(safe_open(file, framework="pt"))
-            for name in handle.keys():  # noqa: SIM118 - safetensors handles are no mappings
+            for name in handle.keys():  # noqa: SIM118 - safetensors handles are not mappings
                 # Embedding checkpoints leave the prefix out, causal language models have it.
                 where[name.removeprefix("model.")] = (handle, name)
 
@@ -85,7 +85,7 @@ def load_weights(folder: Path, shape: DecoderShape, *, device: torch.device, dty
 
         def fetch(name: str, into: torch.Tensor) -> None:
             if name not in where:
-                raise ModelError(f"{folder} lacks the tensor {name!r}; it is no complete Qwen3 checkpoint")
+                raise ModelError(f"{folder} lacks the tensor {name!r}; it is not a complete Qwen3 checkpoint")
             handle, stored = where[name]
             tensor = handle.get_tensor(stored)
             if tensor.dtype not in _PLAIN_DTYPES:
