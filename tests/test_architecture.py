@@ -17,6 +17,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "progress": 0,
+    "redact": 0,
     "space": 0,
     "vectors": 0,
     "embedding": 1,
@@ -33,7 +34,7 @@ FLOORS = {
     "__main__": 8,
 }
 # Nouns may build on each other; their order is the order of this list.
-GROUND = ["errors", "files", "progress", "space", "vectors"]
+GROUND = ["errors", "redact", "files", "progress", "space", "vectors"]
 
 
 def room_of(path: Path) -> str:

@@ -11,7 +11,8 @@ import pytest
 import toolkit
 from toolkit.embedding.static import StaticEmbedder
 from toolkit.experiment import machine
-from toolkit.experiment.environment import command_line, conditions, environment, redacted, search_versions
+from toolkit.experiment.environment import command_line, conditions, environment, search_versions
+from toolkit.redact import redacted_arguments
 
 PACKAGE = Path(toolkit.__file__).parent
 ROOT = PACKAGE.parent
@@ -102,7 +103,7 @@ def test_a_checkout_of_its_own_has_its_commit_and_says_when_files_differ(tmp_pat
     ],
 )
 def test_keys_and_passwords_are_not_written_down(arguments, secret, monkeypatch):
-    assert secret not in " ".join(redacted(arguments))
+    assert secret not in " ".join(redacted_arguments(arguments))
     monkeypatch.setattr(sys, "argv", ["toolkit", "sweep", *arguments])
     assert secret not in command_line()
     assert command_line().startswith("toolkit sweep ")
@@ -125,7 +126,7 @@ def test_keys_and_passwords_are_not_written_down(arguments, secret, monkeypatch)
     ],
 )
 def test_what_is_no_secret_stays(arguments):
-    assert redacted(arguments) == arguments
+    assert redacted_arguments(arguments) == arguments
 
 
 def test_conditions_tell_hosts_apart_and_do_not_change_by_themselves():

@@ -213,7 +213,7 @@ def test_another_length_than_the_full_one(server):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"<html>login page</html>", "no JSON ('<html>login page</html>')"),
+        (b"<html>login page</html>", "not JSON ('<html>login page</html>')"),
         (b'{"object": "error", "message": "model is loading"}', "without embeddings: model is loading"),
         (b"[]", "without embeddings"),
         (b'{"data": null}', "without embeddings"),

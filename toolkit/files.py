@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import uuid
 from pathlib import Path
+
+_LONGEST_NAME_BYTES = 120  # file systems take 255, and suffixes come on top
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 
 
 def cache_folder() -> Path:
@@ -13,6 +18,22 @@ def cache_folder() -> Path:
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "embedding-toolkit"
+
+
+def safe_name(text: str) -> str:
+    """A foreign name (a model's, a server's, a data set's) as one component of a path, never outside its folder.
+
+    Separators and whatever a file system may refuse become ``_``, leading dots go, a name that Windows keeps for
+    itself gets a ``_``, and a long one ends in a hash of the whole; two names may meet, so where that matters a
+    digest stands beside it.
+    """
+    name = re.sub(r"[^\w.@+-]+", "_", text).lstrip(".").rstrip(". ") or "_"
+    if name.partition(".")[0].upper() in _RESERVED:
+        name = f"_{name}"
+    if len(name.encode()) > _LONGEST_NAME_BYTES:
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        name = f"{name.encode()[: _LONGEST_NAME_BYTES - 17].decode(errors='ignore')}-{digest}"
+    return name
 
 
 def write_atomically(path: Path, payload: bytes) -> None:

@@ -85,7 +85,7 @@ class Vectors:
     @classmethod
     def open(cls, path: str | Path) -> Vectors:
         """Memory-map a float32 `.npy` file: nothing is read until it is used."""
-        return cls(np.load(path, mmap_mode="r"))
+        return cls(np.load(path, mmap_mode="r", allow_pickle=False))
 
     def __len__(self) -> int:
         return len(self.rows)

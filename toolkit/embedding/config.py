@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from toolkit.errors import PlanError
+from toolkit.redact import redacted
 
 
 class _Config(BaseModel):
@@ -60,7 +61,8 @@ class RemoteConfig(_Config):
     concurrency : requests under way at once.
     retries : tries after the first for time-outs, 429 and 5xx, with exponential backoff.
     timeout_s : of one request.
-    api_key_env : environment variable that holds the key; unset means none is needed.
+    api_key_env : environment variable that holds the key for this server. None sends OPENAI_API_KEY to
+        OpenAI alone; `embedding.keys` says which key goes where.
     """
 
     kind: Literal["remote"] = "remote"
@@ -71,7 +73,7 @@ class RemoteConfig(_Config):
     concurrency: Annotated[int, Field(ge=1)] = 4
     retries: Annotated[int, Field(ge=0)] = 4
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str | None = None
 
     @field_validator("base_url")
     @classmethod
@@ -80,6 +82,10 @@ class RemoteConfig(_Config):
         _ = parts.port  # raises ValueError for a port that is no number
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("write it as http://host:port/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("it holds a user name or password, which would be written down; use api_key_env")
+        if parts.query or parts.fragment:
+            raise ValueError("it must end with the path, /v1: /embeddings is added to it")
         return value.rstrip("/")
 
 
@@ -112,7 +118,8 @@ def parse_spec(spec: str) -> AnyConfig:
         base_url, mark, model = spec.partition("#")
         if not mark or not model:
             raise PlanError(
-                f"embedder {spec!r} names no model; write {base_url.rstrip('/')}#<model name on the server>"
+                f"embedder {redacted(spec)!r} names no model; write {redacted(base_url).rstrip('/')}#<model name on "
+                "the server>"
             )
         return _checked(RemoteConfig, {"base_url": base_url, "model": model})
     name, _, place = spec.partition(":")
@@ -122,7 +129,7 @@ def parse_spec(spec: str) -> AnyConfig:
     meant = _closest_spec(spec, installed)
     hint = f"; did you mean {meant!r}?" if meant else ""
     more = "".join(f", {other}:.." for other in installed)
-    raise PlanError(f"unknown embedder {spec!r}{hint} (choose one of: {SPEC_FORMS}{more})")
+    raise PlanError(f"unknown embedder {redacted(spec)!r}{hint} (choose one of: {SPEC_FORMS}{more})")
 
 
 def with_settings(config: AnyConfig, settings: dict[str, Any]) -> AnyConfig:
@@ -145,7 +152,8 @@ def _checked(kind: type[_Config], values: dict[str, Any]) -> Any:  # noqa: ANN40
             what = ", ".join(allowed) or "none"
             raise PlanError(f"unknown embedder setting {name!r}{hint} (choose from: {what})") from None
         reason = first["msg"].removeprefix("Value error, ")
-        raise PlanError(f"embedder setting {name}={first['input']!r} cannot be used: {reason}") from None
+        shown = redacted(repr(first["input"]))
+        raise PlanError(f"embedder setting {name}={shown} cannot be used: {reason}") from None
 
 
 def _closest_spec(spec: str, installed: list[str]) -> str | None:

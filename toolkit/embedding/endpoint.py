@@ -11,7 +11,6 @@ import binascii
 import email.utils
 import json
 import math
-import os
 import random
 import threading
 import time
@@ -21,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.embedding.config import RemoteConfig
+from toolkit.embedding.keys import ALLOWED, key_for, origin
 from toolkit.errors import ServerError
+from toolkit.redact import redacted
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -41,17 +42,23 @@ class EmbeddingsEndpoint:
     """A server's ``/v1/embeddings`` and ``/v1/models``. Safe to use from several threads."""
 
     def __init__(self, config: RemoteConfig) -> None:
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
         self._config = config
         self.url = config.base_url.rstrip("/")
+        self._key = key_for(config)
         self._client = OpenAI(
             base_url=self.url,
             # The SDK insists on a key; servers that need none ignore it.
-            api_key=os.environ.get(config.api_key_env) or "none",
+            api_key=self._key or "none",
             max_retries=0,
             timeout=config.timeout_s,
+            # A redirect would carry the texts to a host that nobody named.
+            http_client=DefaultHttpxClient(follow_redirects=False),
         )
+        if self._key is None:
+            # The SDK takes them from the environment, and they are an account's own.
+            self._client.organization = self._client.project = None
         self._encoding = "base64"
         self._base64_was_accepted = False
         self._was_reached = False
@@ -135,10 +142,22 @@ class EmbeddingsEndpoint:
     def _explain(self, error: APIStatusError) -> ServerError:
         status = error.status_code
         said = error_text(error.response.content)
+        if status in (401, 403) and self._key is None:
+            return ServerError(
+                f"{self.url} wants an API key and none was sent (HTTP {status}: {said}); name the variable that holds "
+                f"it, as RemoteConfig(api_key_env=..), or allow one for this host with the environment variable "
+                f"{ALLOWED}='OPENAI_API_KEY={origin(self.url)}'"
+            )
         if status in (401, 403):
             return ServerError(
                 f"{self.url} refused the API key (HTTP {status}: {said}); put the right one in the "
-                f"environment variable {self._config.api_key_env}"
+                f"environment variable {self._config.api_key_env or 'OPENAI_API_KEY'}"
+            )
+        if 300 <= status < 400:
+            target = redacted(error.response.headers.get("location", "nowhere"))
+            return ServerError(
+                f"{self.url} sends requests on to {target} (HTTP {status}), which is not followed; give that address "
+                "if you trust it"
             )
         served = self.models() if status in (400, 404) else {}
         if served and self._config.model not in served:
@@ -166,7 +185,7 @@ def error_text(body: bytes) -> str:
     """
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = body.decode("utf-8", "replace")
     for key in ("error", "message", "detail"):
         if isinstance(said, Mapping) and said.get(key):
@@ -187,10 +206,10 @@ def decode_answer(body: bytes, *, count: int, url: str) -> np.ndarray:
     """
     try:
         payload = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         start = " ".join(body[:80].decode("utf-8", "replace").split())
         raise ServerError(
-            f"{url} answered with something that is no JSON ({start!r}); the address should end in /v1"
+            f"{url} answered with something that is not JSON ({start!r}); the address should end in /v1"
         ) from error
     entries = payload.get("data") if isinstance(payload, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
@@ -201,7 +220,7 @@ def decode_answer(body: bytes, *, count: int, url: str) -> np.ndarray:
             f"{url} returned {len(entries)} vectors for {count} texts; its answers cannot be used"
         )
     indexes = [entry.get("index") for entry in entries]
-    if sorted(index for index in indexes if isinstance(index, int)) != list(range(count)):
+    if sorted(index for index in indexes if type(index) is int) != list(range(count)):
         raise ServerError(
             f"{url} numbered {count} vectors {indexes[:8]}..., so which text each belongs to is unknown; "
             "set batch_size=1 or update the server"
@@ -230,11 +249,17 @@ def _vector(value: Any, *, url: str) -> np.ndarray:  # noqa: ANN401 - JSON
         if isinstance(value, str):
             return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
         # JSON has no NaN: some servers write null.
-        return np.array([math.nan if number is None else number for number in value], dtype=np.float32)
+        vector = np.array([math.nan if number is None else number for number in value], dtype=np.float32)
     except (binascii.Error, ValueError, TypeError, OverflowError) as error:
         raise ServerError(
             f"{url} returned an embedding that is neither base64 nor numbers: {error}"
         ) from error
+    if vector.ndim != 1:
+        raise ServerError(
+            f"{url} returned an embedding of shape {vector.shape} instead of a list of numbers; a server that returns "
+            "one vector per token must be started with pooling"
+        )
+    return vector
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 from toolkit.experiment.machine import hardware, libraries
+from toolkit.redact import redacted_arguments
 from toolkit.space import EmbeddingSpace
 
 DISTRIBUTION = "embedding-toolkit"
@@ -48,15 +48,6 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "OPENBLAS_CORETYPE",
     "CUDA_VISIBLE_DEVICES",
-)
-_KEPT_BACK = r"[\w.-]*(?:api[-_]?keys?|token|secrets?|passw(?:or)?ds?|authorization|credentials?)"
-_SECRET_OPTION = re.compile(rf"--?{_KEPT_BACK}", re.IGNORECASE)
-_SECRETS = (
-    (re.compile(r"(?<=://)[^/\s@]+@"), "***@"),
-    (re.compile(rf"({_KEPT_BACK}\s*[=:]\s*['\"]?)(?:bearer\s+)?[^\s&'\",;]+", re.IGNORECASE), r"\1***"),
-    (re.compile(r"([?&](?:key|sig|signature|auth)=)[^&\s]+", re.IGNORECASE), r"\1***"),
-    (re.compile(r"(bearer\s+)\S+", re.IGNORECASE), r"\1***"),
-    (re.compile(r"\b(?:sk-|glpat-|xox[bp]-|hf_|gh[opsu]_)[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b"), "***"),
 )
 
 
@@ -133,20 +124,7 @@ def command_line() -> str:
     program, *arguments = sys.orig_argv if not sys.argv[0] else sys.argv
     name = Path(program).name
     start = ["python", "-m", Path(program).parent.name] if name == "__main__.py" else [name]
-    return shlex.join([*start, *redacted(arguments)])
-
-
-def redacted(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments with what looks like a key, a token or a password replaced by ``***``."""
-    shown = []
-    secret_follows = False
-    for argument in arguments:
-        text = "***" if secret_follows and not argument.startswith("-") else argument
-        for pattern, replacement in _SECRETS:
-            text = pattern.sub(replacement, text)
-        secret_follows = _SECRET_OPTION.fullmatch(argument) is not None
-        shown.append(text)
-    return shown
+    return shlex.join([*start, *redacted_arguments(arguments)])
 
 
 def _threads() -> dict[str, str]:

@@ -13,8 +13,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from toolkit.embedding.config import EmbedderConfig, parse_spec
+from toolkit.embedding.keys import check_key_of_file
 from toolkit.errors import DimensionError, PlanError
 from toolkit.measure.metrics import metric_named
+from toolkit.redact import redacted
 from toolkit.search.backend import AUTO, Precision
 from toolkit.space import EmbeddingSpace
 
@@ -208,7 +210,10 @@ class SweepPlan(_Plan):
 
     def to_toml(self) -> str:
         """The plan as TOML that `read_plan` reads back to an equal plan."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        fields = self.model_dump(exclude_none=True)
+        if isinstance(fields["embedder"], dict):
+            fields["embedder"].pop("api_key_env", None)  # which key went there is not a file's to say
+        return tomli_w.dumps(fields)
 
 
 def auto_dims(full_dim: int) -> list[int]:
@@ -237,9 +242,17 @@ def read_plan(path: str | Path) -> SweepPlan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"plan {path} is not valid TOML: {error}") from None
     try:
+        _check_key(fields)
         return make_plan(**fields)
     except PlanError as error:
         raise PlanError(f"plan {path}: {error}") from None
+
+
+def _check_key(fields: Mapping[str, Any]) -> None:
+    """A file may name a server; which key goes there is its user's to say."""
+    embedder = fields.get("embedder")
+    if isinstance(embedder, Mapping) and embedder.get("api_key_env") is not None:
+        check_key_of_file(str(embedder["api_key_env"]), str(embedder.get("base_url", "")))
 
 
 def _one_line(error: ValidationError, model: type[BaseModel], given: Mapping[str, Any]) -> str:
@@ -256,7 +269,7 @@ def _one_line(error: ValidationError, model: type[BaseModel], given: Mapping[str
         else:
             message = problem["msg"].removeprefix("Value error, ")
             value = problem.get("input")
-            shown = "" if isinstance(value, dict) else f" (got {value!r})"
+            shown = "" if isinstance(value, dict) else f" (got {redacted(repr(value))})"
             # Where a key takes one of two types, each says what it misses.
             before = findings.get(where)
             said = f"{where}: {message}{shown}"

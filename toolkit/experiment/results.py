@@ -139,6 +139,8 @@ def _recorded_plan(path: Path, *, older: bool) -> SweepPlan:
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     fields = plan_of_today(fields) if older else fields
+    if isinstance(fields.get("embedder"), dict):
+        fields["embedder"].pop("api_key_env", None)  # a stranger's choice of what to send
     unknown: list[str] = []
     while True:
         try:

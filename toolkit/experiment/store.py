@@ -171,7 +171,7 @@ class RawStore:
         path = self._path(setting.slug, f"{kind}.npz", stamp)
 
         def read() -> dict[str, np.ndarray]:
-            with np.load(io.BytesIO(path.read_bytes())) as stored:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             if str(arrays.pop(_STAMP, "")) != stamp.text:
                 raise ValueError("another identity")

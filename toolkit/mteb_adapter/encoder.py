@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +23,7 @@ from toolkit.embedding.adapt import as_engine
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError
+from toolkit.files import safe_name
 from toolkit.mteb_adapter.compat import texts_of
 from toolkit.mteb_adapter.frame import TASK_PROMPT
 from toolkit.space import EmbeddingSpace, Instruction, Prompts, Role
@@ -168,7 +168,7 @@ def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction | Li
         "loader": None,
         "loader_kwargs": {},
         "name": name,
-        "revision": f"{_file_name(space.revision)}-{digest}",
+        "revision": f"{safe_name(space.revision)}-{digest}",
         "embed_dim": dim,
         "max_tokens": space.max_tokens or None,
         "similarity_fn_name": ScoringFunction.COSINE,
@@ -184,10 +184,6 @@ def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction | Li
 
 def _label(instruction: Instruction | Literal["task"]) -> str:
     return instruction.label if isinstance(instruction, Instruction) else instruction
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.@+-]+", "_", text).lstrip(".")
 
 
 def _experiment(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.errors import DataError, PlanError
+from toolkit.files import safe_name
 from toolkit.mteb_adapter.compat import language_codes
 from toolkit.mteb_adapter.tasks import mteb_task
 
@@ -93,13 +93,13 @@ def open_local(spec: str, *, languages: Sequence[str] | None = None) -> AbsTask:
     kind, _, place = spec.partition(":")
     folder = Path(place)
     if kind == "beir" and folder.is_dir() and not (folder / "corpus.jsonl").exists():
-        return local_task(_cross_lingual(folder), name=_safe(folder.resolve().name))
+        return local_task(_cross_lingual(folder), name=safe_name(folder.resolve().name))
     if kind == "pairs" and folder.is_dir():
         files = sorted(folder.glob("*.tsv"))
         if not files:
             raise DataError(f"{folder} holds no TSV file; a pair set is a TSV with a header line")
         sets = {path.stem: load_dataset(f"pairs:{path}") for path in files}
-        return local_task(sets, name=_safe(folder.resolve().name))
+        return local_task(sets, name=safe_name(folder.resolve().name))
     opened = load_dataset(spec)
     if spec == "builtin":
         languages = languages or ["eng-Latn"]
@@ -138,11 +138,11 @@ def local_task(
     else:
         eval_langs = {subset: language_codes(subset) or [UNKNOWN_LANGUAGE] for subset in sets}
     metadata = TaskMetadata(
-        name=_safe(name),
+        name=safe_name(name),
         description=f"Local data {name}, run through mteb.",
         type=task_type,
         category="t2t",
-        dataset={"path": f"local/{_safe(name)}", "revision": digest.hexdigest()},
+        dataset={"path": f"local/{safe_name(name)}", "revision": digest.hexdigest()},
         eval_splits=[_SPLIT],
         eval_langs=eval_langs,
         main_score=main_score,
@@ -215,8 +215,3 @@ def _cross_lingual(folder: Path) -> dict[str, RetrievalSet]:
                 questions.qrels,
             )
     return crossed
-
-
-def _safe(name: str) -> str:
-    """A name that can be a file's."""
-    return re.sub(r"[^\w.@+-]+", "_", name)

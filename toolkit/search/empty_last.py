@@ -123,7 +123,7 @@ def load_index(backend: Backend, path: Path) -> Index:
     """Read what `save` of an index over a corpus wrote; raises ResultsError."""
     inner = backend.load(path)
     try:
-        with np.load(_rows_path(path)) as rows:
+        with np.load(_rows_path(path), allow_pickle=False) as rows:
             return EmptyLast(inner, rows["kept"], rows["empty"])
     except FileNotFoundError:
         return inner

@@ -73,7 +73,7 @@ class ExactBackend:
         try:
             facts = json.loads(_facts_path(path).read_bytes())
             with path.open("rb") as file:
-                rows = np.load(file)
+                rows = np.load(file, allow_pickle=False)
             return ExactIndex(rows, facts["steps_s"])
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise ResultsError(f"index {path} cannot be read: {error}; build it again") from error
