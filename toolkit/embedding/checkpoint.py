@@ -153,7 +153,7 @@ class Checkpoint:
         found = prompts_of(settings.get("prompts") or {}, settings.get("default_prompt_name"))
         if self.is_qwen3 and not found.query and found.instructed is None:
             return QWEN3_PROMPTS
-        if found.is_plain:
+        if found == Prompts():
             return (self._family and self._family.prompts) or found
         return found
 
