@@ -202,6 +202,15 @@ def test_another_machine_times_all_again_keeps_neighbours_and_is_named(finished,
     assert not (again.measurements.set_index("setting")["p50_ms"] == by_setting).any()
 
 
+def test_a_quiet_run_does_not_hide_that_the_timed_one_was_disturbed(finished, cache):
+    about = json.loads((finished / "environment.json").read_text())
+    about["host_load"]["cores_used_by_others"] = 500.0
+    (finished / "environment.json").write_text(json.dumps(about))
+    results = sweep_into(finished, cache)
+    assert results.environment["host_load"]["cores_used_by_others"] == 500.0
+    assert any(note.startswith("other programs used 500.0 of") for note in results.notes)
+
+
 def test_neighbours_of_another_version_are_not_used(finished, cache, monkeypatch):
     monkeypatch.setattr("toolkit.experiment.sweep.search_versions", lambda _: {"faiss-cpu": "99.0"})
     before = raw_files(finished, "neighbours")

@@ -216,6 +216,12 @@ class ResultsFolder:
                     found[name] = json.loads(path.read_bytes())
         return found
 
+    def earlier_host_load(self) -> dict[str, object]:
+        """How busy others kept the machine when the tables that are here were made; empty if unknown."""
+        with suppress(OSError, ValueError, AttributeError):
+            return dict(json.loads((self.path / ENVIRONMENT).read_bytes()).get("host_load", {}))
+        return {}
+
     def write(self, plan: SweepPlan, environment: Mapping[str, object], tables: Tables) -> None:
         """Replace the tables all together, and remove what was drawn from earlier ones.
 
