@@ -8,7 +8,7 @@ EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/n
 DEMO := results/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-mteb-versions lint types docs core models notebooks clean
+.PHONY: help setup demo test test-mteb-versions test-mteb-oldest lint types docs core models notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -33,6 +33,9 @@ test: setup ## run the tests, one worker per core
 test-mteb-versions: setup ## run the mteb adapter's tests with the oldest and the newest mteb allowed
 	$(BIN)/python tests/mteb_versions.py
 
+test-mteb-oldest: setup
+	$(BIN)/python tests/mteb_versions.py oldest
+
 lint: setup ## check style and formatting
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -40,7 +43,7 @@ types: setup ## check the types; strict on the public API
 	$(BIN)/mypy
 
 docs: setup ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 core: setup ## install the core alone in a fresh environment, and run the demo there
 	$(BIN)/python benchmarks/core_install.py

@@ -56,11 +56,6 @@ class Prompts:
                 f"instruction template {self.instructed!r} must hold both {{instruction}} and {{text}}"
             )
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing is ever put before a text."""
-        return self.instructed is None and not (self.query or self.document or self.default_instruction)
-
 
 _FIELD = re.compile(r"(\{instruction\}|\{text\})")
 

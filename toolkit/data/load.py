@@ -72,7 +72,8 @@ def _pairs(place: str, split: str | None) -> PairSet:
 
 def _mteb(place: str, split: str | None) -> RetrievalSet | PairSet:
     # By name, not by import: mteb is a face, built on this station.
-    return import_module("toolkit.mteb_adapter.tasks").load_mteb(place, split=split)
+    read: Callable[..., RetrievalSet | PairSet] = import_module("toolkit.mteb_adapter.tasks").load_mteb
+    return read(place, split=split)
 
 
 def _tables(place: str, split: str | None, *, kind: str) -> RetrievalSet | PairSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,8 +42,7 @@ class RetrievalSet:
             raise DataError(f"{self.name}: no query has a judgement; check the split and the query ids")
         for kind, ids in (("document", self.doc_ids), ("query", self.query_ids)):
             if len(set(ids)) != len(ids):
-                seen: set[str] = set()
-                twice = next(i for i in ids if i in seen or seen.add(i))
+                twice = next(i for i, times in Counter(ids).items() if times > 1)
                 raise DataError(f"{self.name}: {kind} id {twice!r} stands more than once; ids must differ")
         known = set(self.doc_ids)
         for query_id, gains in self.qrels.items():

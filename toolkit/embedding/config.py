@@ -6,7 +6,7 @@ import difflib
 import re
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,6 +17,9 @@ from toolkit.redact import redacted
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Kind = TypeVar("_Kind", bound=_Config)
 
 
 class StaticConfig(_Config):
@@ -139,7 +142,7 @@ def with_settings(config: AnyConfig, settings: dict[str, Any]) -> AnyConfig:
     return _checked(type(config), {**config.model_dump(), **settings})
 
 
-def _checked(kind: type[_Config], values: dict[str, Any]) -> Any:  # noqa: ANN401 - the given kind
+def _checked(kind: type[_Kind], values: dict[str, Any]) -> _Kind:
     try:
         return kind(**values)
     except ValidationError as error:

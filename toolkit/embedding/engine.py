@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -109,7 +110,7 @@ class Engine(ABC):
     def _begin(self, texts: Sequence[str]) -> Iterator[Started]:
         """Start work on `texts`, piece by piece; for an engine that waits for nothing, its blocks."""
         for block in self._blocks(texts):
-            yield lambda block=block: block
+            yield partial(_same, block)
 
     def _shared_characters(self) -> int:
         """How many characters, of several callers together, are worked on in one go."""
@@ -117,3 +118,7 @@ class Engine(ABC):
 
     def _release(self) -> None:
         """Release connections or device memory, once; the default has none."""
+
+
+def _same(block: Block) -> Block:
+    return block

@@ -274,7 +274,7 @@ def choose_metrics(
             raise PlanError(
                 f"metric {metric.name!r} is for sets of pairs; a retrieval set has {_ranked_choices()}"
             )
-        if metric.depth > k and not whole:
+        if metric.depth is not None and metric.depth > k and not whole:
             raise PlanError(
                 f"metric {metric.name!r} looks at {metric.depth:,} neighbours of each query, but only {k:,} "
                 f"are kept; set k to {metric.depth} or choose {metric.name.partition('@')[0]}@{k}"

@@ -30,7 +30,7 @@ class Neighbours:
     @property
     def k(self) -> int:
         """How many neighbours each query has."""
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     def top(self, k: int) -> Neighbours:
         """The best `k` of each query."""
