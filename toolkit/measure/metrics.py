@@ -265,7 +265,7 @@ def choose_metrics(
     whole = k >= documents
     if wanted == AUTO:
         usual = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10", f"map@{k}", "overlap@10")
-        kept = tuple(name for name in usual if whole or metric_named(name).depth <= k)
+        kept = tuple(name for name in usual if whole or (metric_named(name).depth or 0) <= k)
         dropped = [name for name in usual if name not in kept]
         note = f"{', '.join(dropped)} not measured: only {k} neighbours of each query are kept"
         return ChosenMetrics(kept, (note,) if dropped else ())
