@@ -27,9 +27,10 @@ def opened(kind, folder, server, **settings):
         case "static":
             return open_embedder("static")
         case "sentence-transformers":
-            return open_embedder(f"local:{make_bert(folder / 'bert')}", batch_tokens=256)
+            return open_embedder(f"local:{make_bert(folder / 'bert')}", batch_tokens=256, dtype="float32")
         case "packed":
-            return open_embedder(f"local:{make_qwen3(folder / 'qwen3')}", batch_tokens=512)
+            # In float32, so that a row does not depend on what shares its pack, on a GPU too.
+            return open_embedder(f"local:{make_qwen3(folder / 'qwen3')}", batch_tokens=512, dtype="float32")
     return open_embedder(
         f"{server.url}#{MODEL}", full_dim=DIM, **{"batch_size": 5, "concurrency": 3, **settings}
     )

@@ -139,7 +139,7 @@ def test_the_kernel_gives_what_the_decoder_gives_every_time(shape):
     weights = random_weights(shape, device=device, dtype=torch.bfloat16)
     arithmetic = Plain(shape, kernels, device=device, dtype=torch.bfloat16)
     expected, given = (
-        Decoder(weights, arithmetic, kernels, small_batch=few) for few in (None, small_batch.wing.small_batch)
+        Decoder(weights, arithmetic, kernels, small_batch=few) for few in (None, wing.small_batch)
     )
     expected.reserve(64)
     given.reserve(64)
