@@ -429,7 +429,11 @@ PROGRAM = """
 
 def run_program(rest):
     program = textwrap.dedent(PROGRAM) + textwrap.dedent(rest)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    # From Python 3.12 on, a fork beside threads warns; that it works all the same is what is tested.
+    quiet = ["-W", "ignore::DeprecationWarning"]
+    done = subprocess.run(
+        [sys.executable, *quiet, "-c", program], capture_output=True, text=True, timeout=120
+    )
     return done.returncode, done.stdout, done.stderr
 
 

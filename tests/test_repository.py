@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MOST_BYTES = 8_000_000
+MOST_BYTES = 8 * 2**20
 
 
 def tracked(folder: str) -> list[Path]:

@@ -371,7 +371,7 @@ def _by_query(per_query: pd.DataFrame) -> pd.DataFrame:
 
 def _parquet(frame: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd", compression_level=9)
+    frame.to_parquet(buffer, index=False, compression="zstd", compression_level=19)
     return buffer.getvalue()
 
 
