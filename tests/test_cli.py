@@ -1,23 +1,59 @@
-"""The command line as a person uses it: real processes, real output, exit codes."""
+"""The command line as a person uses it: real sweeps, real output, exit codes; signals to real processes."""
 
+import ast
+import io
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+import warnings
+from contextlib import chdir, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
+
+import toolkit as package
+from toolkit.cli import app, main
+from toolkit.experiment.results import Results
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 def toolkit(*arguments, cwd=None):
-    return subprocess.run(
+    """The command, in this process: its exit code and what it wrote."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with warnings.catch_warnings(), redirect_stdout(out), redirect_stderr(err):
+        warnings.simplefilter("default")  # as in a process of its own
+        with chdir(cwd) if cwd else nullcontext():
+            try:
+                main([str(argument) for argument in arguments])
+            except SystemExit as stop:
+                code = stop.code or 0
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def process(*arguments, **more):
+    """The command, as a process that an interrupt reaches even where the shell's background jobs ignore it."""
+    return subprocess.Popen(
         [sys.executable, "-m", "toolkit", *map(str, arguments)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        cwd=cwd,
-        check=False,
-        env=os.environ | {"COLUMNS": "200"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **more,
     )
 
 
@@ -55,9 +91,71 @@ def swept(beir, tmp_path_factory):
 
 
 def test_version():
-    done = toolkit("--version")
+    done = process("--version")
+    out, _ = done.communicate()
     assert done.returncode == 0
-    assert done.stdout.startswith("toolkit 0.")
+    assert out.startswith("toolkit 0.")
+
+
+def test_an_error_is_one_line_of_a_process_and_exit_code_2():
+    done = process("sweep", "--embedder", "statik")
+    out, err = done.communicate()
+    assert (done.returncode, out) == (2, "")
+    assert err.startswith("error: embedder: unknown embedder 'statik'; did you mean 'static'?")
+    assert err.count("\n") == 1
+
+
+def commands(group, path=()):
+    """The words of every command there is, with its options."""
+    found = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found |= commands(command, (*path, name))
+        else:
+            found[(*path, name)] = {opt for one in command.params for opt in (*one.opts, *one.secondary_opts)}
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("command", [(), ("bench",), *COMMANDS], ids=" ".join)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_every_command_has_help(command, flag):
+    done = toolkit(*command, flag)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: {' '.join(('toolkit', *command))} ")
+    for option in COMMANDS.get(command, ()):
+        assert option in done.stdout
+
+
+def test_every_field_of_a_plan_but_timing_has_an_option():
+    singular = {
+        "precisions": "precision",
+        "indexes": "index",
+        "instructions": "instruction",
+        "metrics": "metric",
+    }
+    for field in set(package.SweepPlan.model_fields) - {"timing"}:
+        assert f"--{singular.get(field, field).replace('_', '-')}" in COMMANDS[("sweep",)]
+
+
+# Options of other programs that messages and calls may name.
+FOREIGN = {"--upgrade", "--api-key", "--served-model-name"}
+FOREIGN_FILES = {"machine.py", "environment.py", "cuda.py"}  # nvidia-smi, git, nvrtc
+
+
+def test_messages_name_options_that_exist():
+    known = {option for options in COMMANDS.values() for option in options} | FOREIGN
+    named = set()
+    for path in Path(package.__file__).parent.rglob("*.py"):
+        if path.name in FOREIGN_FILES or path.parent.name == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", node.value))
+    assert {"--resume", "--precision", "--overwrite"} <= named, "messages are found"
+    assert named <= known
 
 
 def test_sweep_writes_the_whole_folder_and_ends_with_report_and_headline(swept):
@@ -137,6 +235,94 @@ def test_resume_measures_only_what_is_missing(beir, swept):
     assert 96 in set(pd.read_parquet(out / "measurements.parquet")["dim"])
 
 
+def test_lists_may_be_written_between_commas(beir, tmp_path):
+    options = ["--data", f"beir:{beir}", "--dims", "64", "--k", "20", "--precision", "float32, int8"]
+    options += ["--metric", "recall@10,ndcg@10", "--rescore", "20", "--max-queries", "12", "--seed", "3"]
+    done = toolkit("sweep", *options, "--out", tmp_path / "o")
+    assert done.returncode == 0, done.stderr
+    results = Results.load(tmp_path / "o")
+    assert results.plan.precisions == ["float32", "int8"]
+    assert results.plan.metrics == ["recall@10", "ndcg@10"]
+    assert [stages[0].candidates for stages in results.plan.rescore] == [20]
+    assert (results.plan.max_queries, results.plan.seed) == (12, 3)
+    assert results.per_query["query_id"].nunique() == 12
+    assert "note: 12 of 30 queries were measured, drawn at random with seed 3" in done.stdout
+
+
+def test_max_queries_0_measures_all_and_says_nothing(beir, tmp_path):
+    (tmp_path / "plan.toml").write_text("max_queries = 12\n")
+    options = ["--data", f"beir:{beir}", "--dims", "64", "--k", "20", "--max-queries", "0"]
+    done = toolkit("sweep", tmp_path / "plan.toml", *options, "--out", tmp_path / "o")
+    assert done.returncode == 0, done.stderr
+    assert Results.load(tmp_path / "o").per_query["query_id"].nunique() == 30
+    assert "queries were measured" not in done.stdout
+
+
+def interrupted_at(pipe, started):
+    """What a process says that is interrupted while it waits for what a named pipe will hold."""
+    writer = None
+    for _ in range(3_000):
+        try:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError:  # nobody reads yet
+            assert started.poll() is None, started.communicate()
+            time.sleep(0.02)
+    assert writer is not None, "the command never read its file"
+    started.send_signal(signal.SIGINT)
+    try:
+        out, err = started.communicate(timeout=60)
+    finally:
+        os.close(writer)
+    return started.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("embed {pipe} --out v.npy", "what was computed is kept; continue with"),
+        ("sweep {pipe} --out o --overwrite", "what was computed is kept; continue with"),
+        ("recommend {swept} --price-file {pipe}", "start again with"),
+    ],
+    ids=["embed", "sweep", "recommend"],
+)
+def test_an_interrupted_command_says_in_one_line_how_to_go_on(swept, tmp_path, command, advice):
+    os.mkfifo(tmp_path / "a pipe")
+    typed = [word.format(pipe="a pipe", swept=swept[0]) for word in command.split()]
+    code, out, err = interrupted_at(tmp_path / "a pipe", process(*typed, cwd=tmp_path))
+    again = "toolkit " + command.format(pipe="'a pipe'", swept=swept[0])
+    assert (code, out, err) == (130, "", f"interrupted; {advice}: {again}\n")
+
+
+def test_a_sweep_interrupted_after_it_replaced_another_goes_on_without_replacing(beir, swept, tmp_path):
+    out = tmp_path / "o"
+    shutil.copytree(swept[0], out)
+    before = (out / "raw" / "plan.toml").read_text()
+    # Rounds enough to outlast the test, were it not interrupted.
+    (tmp_path / "plan.toml").write_text(
+        f'data = "beir:{beir}"\ndims = [96]\nk = 20\ntiming.rounds = 100_000\n'
+    )
+    started = process("sweep", tmp_path / "plan.toml", "--overwrite", "--out", out)
+    for _ in range(3_000):
+        time.sleep(0.02)
+        assert started.poll() is None, started.communicate()
+        if not (out / "measurements.parquet").exists() and any((out / "raw").glob("*.npz")):
+            break
+    assert (out / "raw" / "plan.toml").read_text() != before
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert err.splitlines()[-1] == (
+        "interrupted; what was computed is kept; continue with: "
+        f"toolkit sweep {tmp_path / 'plan.toml'} --out {out}"
+    )
+    kept = {path.name for path in (out / "raw").glob("*.npz")}
+    (tmp_path / "plan.toml").write_text((tmp_path / "plan.toml").read_text().replace("100_000", "1"))
+    done = toolkit("sweep", tmp_path / "plan.toml", "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert kept <= {path.name for path in (out / "raw").glob("*.npz")}
+
+
 def test_report_is_drawn_again_without_model_or_faiss(swept):
     out, _ = swept
     (out / "report.html").unlink()
@@ -169,6 +355,13 @@ def test_embed_writes_unit_rows(tmp_path):
         (["sweep", "--data", "scifact"], "unknown data set 'scifact'"),
         (["sweep", "--data", "beir:{beir}", "--dims", "64,512"], "dimension 512 is outside"),
         (["sweep", "--data", "beir:{beir}", "--dims", "x"], "whole numbers between commas"),
+        (
+            ["sweep", "--data", "beir:{beir}", "--k", "0"],
+            "k: Input should be greater than or equal to 10 (got 0)",
+        ),
+        (["sweep", "--data", "beir:{beir}", "--max-queries", "1"], "choose at least 2, or 0 for all"),
+        (["sweep", "--data", "beir:{beir}", "--precision", "int8,int9"], "precisions[1]"),
+        (["embed", "{beir}/corpus.jsonl", "--out", "v.npy", "--instruction", "x"], "no effect on documents"),
         (["sweep", "--data", "beir:{beir}", "--k", "31"], "k 31 is more than the corpus"),
         (["sweep", "--data", "beir:{beir}", "--k", "20", "--index", "HNSWx"], "HNSWx"),
         (

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from toolkit.data import builtin
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import RetrievalSet
 from toolkit.errors import DataError, PlanError
@@ -132,3 +133,13 @@ def test_builtin_set_is_real_and_stable():
 def test_retrieval_set_without_judged_queries_is_refused():
     with pytest.raises(DataError, match="no query has a judgement"):
         RetrievalSet("x", ["d"], ["text"], [], [], {})
+
+
+def test_builtin_set_of_the_core_packages_alone_has_thousands_of_documents(tmp_path, monkeypatch):
+    whole = load_dataset("builtin")
+    monkeypatch.setenv("TOOLKIT_CACHE", str(tmp_path))
+    core = {name: builtin.PACKAGES[name] for name in ("matplotlib", "numpy", "pandas", "scipy")}
+    monkeypatch.setattr(builtin, "PACKAGES", core)
+    alone = load_dataset("builtin")
+    assert 3_000 < len(alone.docs) < len(whole.docs)
+    assert {name.partition(".")[0] for name in alone.doc_ids} == set(core)

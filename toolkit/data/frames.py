@@ -5,6 +5,7 @@ Knows nothing of files. Which columns a frame needs stands in one table, `COLUMN
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -118,7 +119,7 @@ def _texts(given: Any, *, what: str) -> dict[str, str]:  # noqa: ANN401
             texts = [f"{title or ''} {text}".strip() for title, text in zip(titles, texts, strict=True)]
         ids = [str(value) for value in _column(columns, "id", needs=("id", "text"))]
         if len(set(ids)) < len(ids):
-            twice = next(i for n, i in enumerate(ids) if i in ids[:n])
+            twice = next(i for i, times in Counter(ids).items() if times > 1)
             raise DataError(f"{what}: id {twice!r} stands more than once; ids must differ")
         return dict(zip(ids, texts, strict=True))
     if isinstance(given, Mapping):

@@ -141,7 +141,7 @@ def _quality(
     exact = store.neighbours(Setting(full_dim, instruction=setting.instruction))
     if found is None or exact is None:
         raise ResultsError(
-            f"{store.folder} lacks the neighbours of {setting.key}; run the sweep with --resume"
+            f"{store.folder} lacks the neighbours of {setting.key}; resume=True (--resume) measures them"
         )
     wanted = [metric_named(name) for name in metrics]
     judged = [metric.name for metric in wanted if metric.kind == "retrieval"]
@@ -156,7 +156,9 @@ def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, ob
     build = store.build(setting.build.slug)
     samples = store.timing(setting.search)
     if build is None or samples is None:
-        raise ResultsError(f"{store.folder} lacks the timings of {setting.key}; run the sweep with --resume")
+        raise ResultsError(
+            f"{store.folder} lacks the timings of {setting.key}; resume=True (--resume) measures them"
+        )
     index_bytes = int(build["index_bytes"])
     return (
         {"setting": setting.key}

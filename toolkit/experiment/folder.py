@@ -108,6 +108,15 @@ def finish_command(folder: Path) -> str:
     return f"toolkit sweep {named} --resume --out {shlex.quote(str(folder))}"
 
 
+def begun(folder: Path) -> tuple[int, int] | None:
+    """A mark that changes whenever a sweep is begun in a folder; None where none was."""
+    try:
+        plan = (folder / RAW / PLAN).stat()
+    except OSError:
+        return None
+    return plan.st_ino, plan.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class ResultsFolder:
     """A results folder while its only writer has it open.

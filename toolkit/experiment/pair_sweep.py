@@ -179,7 +179,9 @@ def _values(store: RawStore, setting: Setting, data: PairSet) -> np.ndarray:
     """Cosine of each pair, or for a bitext the share of the two directions that find the translation."""
     found = store.pairs(setting)
     if found is None:
-        raise ResultsError(f"{store.folder} lacks the pairs of {setting.key}; run the sweep with --resume")
+        raise ResultsError(
+            f"{store.folder} lacks the pairs of {setting.key}; resume=True (--resume) measures them"
+        )
     if data.kind == "sts":
         return found["cosine"]
     forth, back = (Neighbours(found[f"{way}_rows"], found[f"{way}_scores"]) for way in ("forth", "back"))

@@ -1,0 +1,78 @@
+"""``toolkit sweep``: the fields of a plan as options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolkit.cli.group import Stopped
+from toolkit.cli.options import DATA, DIMS, EMBEDDER, listed
+
+
+def sweep(
+    plan: Annotated[Path | None, typer.Argument(help="TOML plan; the options below override it")] = None,
+    out: Annotated[Path, typer.Option(help="results folder to write")] = Path("results/sweep"),
+    embedder: Annotated[str | None, typer.Option(help=EMBEDDER)] = None,
+    data: Annotated[str | None, typer.Option(help=DATA)] = None,
+    dims: Annotated[str | None, typer.Option(help=DIMS)] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="float32, float16, int8 ..; repeatable, or between commas")
+    ] = None,
+    index: Annotated[
+        list[str] | None, typer.Option(help="Flat, HNSW32, IVF256 or any FAISS factory string; repeatable")
+    ] = None,
+    instruction: Annotated[list[str] | None, typer.Option(help="default, none or a text; repeatable")] = None,
+    rescore: Annotated[
+        list[int] | None,
+        typer.Option(help="also score so many candidates again at the full dimension; repeatable"),
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="neighbours kept")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ndcg@10, recall@100 ..; repeatable, or between commas; settings are judged by the first"
+        ),
+    ] = None,
+    max_queries: Annotated[
+        int | None, typer.Option(help="sample larger sets to so many queries; 0 measures all")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of samples, k-means and graphs")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="add to the sweep that is in the folder")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the sweep that is in the folder")
+    ] = False,
+) -> None:
+    """Measure every setting from a single encode; write tables, charts and a report."""
+    from toolkit import sweep as run
+    from toolkit.decide.evidence import headline
+    from toolkit.experiment.folder import begun
+    from toolkit.experiment.plan import parse_dims
+
+    before = begun(out)
+    try:
+        view = run(
+            plan,
+            out=out,
+            embedder=embedder,
+            data=data,
+            dims=None if dims is None else parse_dims(dims),
+            precisions=listed(precision),
+            indexes=index or None,
+            instructions=instruction or None,
+            rescore=[{"candidates": number} for number in rescore] if rescore else None,
+            k=k,
+            metrics=listed(metric),
+            max_queries=max_queries,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+        )
+    except KeyboardInterrupt:
+        # What was there is gone by now; the option would remove what this run measured as well.
+        raise Stopped(without=["--overwrite"] if begun(out) != before else []) from None
+    for note in view.results.notes:
+        print(f"note: {note}")
+    print(f"report: {out / 'report.html'}")
+    print(headline(view.results))
