@@ -107,7 +107,7 @@ class InstructionQuality:
 
 @dataclass(frozen=True)
 class Undecided:
-    """Cheaper settings within the limits that these queries can neither clear nor rule out.
+    """Cheaper settings within the limits that these queries do not decide.
 
     offer : the cheapest of them whose mean is high enough; queries_needed : to decide on it with 80 %
     power, None if it lies on the very line.

@@ -131,7 +131,7 @@ def benchmark_means(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def language_matrix(frame: pd.DataFrame, task: str, *, dim: int | None = None) -> pd.DataFrame:
-    """The main score of a cross-lingual task: a row a question language, a column a corpus language.
+    """The main score of a cross-lingual task: one row per question language, one column per corpus language.
 
     dim : the full dimension by default. A mean over splits, and over instructions if there are several.
     Raises ResultsError if the task has no subsets named like ``de-en``, or no result at `dim`.

@@ -107,7 +107,7 @@ struct Args {
   u16* gated;
   float* squares;       // (CLUSTERS, T)
   float* head_squares;  // (QKV_TILES, T)
-  float* out;           // (64, HIDDEN): a row a text
+  float* out;           // (64, HIDDEN): one row per text
   u32* counters;        // (CLUSTERS + 1, 32), one of two sets
   int layers;
 };
