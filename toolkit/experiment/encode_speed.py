@@ -201,7 +201,7 @@ class EncodeSpeed:
         return max(medians) - min(medians) if medians else math.nan
 
     def frame(self) -> pd.DataFrame:
-        """One row a dimension (one row in all if no latency was measured)."""
+        """One row per dimension (one row in all if no latency was measured)."""
         import pandas as pd
 
         whole = {
