@@ -235,3 +235,11 @@ def test_a_family_is_found_by_whole_names():
     assert family_of("intfloat/e5-base-v2").prompts.query == "query: "
     assert family_of("e5-base") is not None
     assert family_of("someone/code5-base") is None
+    for served in (
+        "Qwen/Qwen3-Embedding-4B",
+        "qwen3-embedding:0.6b",
+        "Qwen3-Embedding-8B-FP8",
+        "qwen3-embedding",
+    ):
+        assert family_of(served).prompts.instructed
+    assert family_of("qwen3-embedding-0.6b-toxicity-classifier") is None

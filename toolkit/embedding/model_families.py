@@ -32,7 +32,12 @@ class Family:
 
 # Sources are the model cards on the hub unless named otherwise.
 _FAMILIES = (
-    Family(r"qwen3-embedding", QWEN3_MIN_DIM, QWEN3_PROMPTS),
+    # With its size and a storage format at most: a model trained further has more in its name, and its own prompts.
+    Family(
+        r"qwen3-embedding([-:_][\d.]+b)?([-:_.](gguf|fp8|int8|awq|gptq|mlx|onnx|bf16|f16|fp16|\d?-?bit|q\d\w*))*$",
+        QWEN3_MIN_DIM,
+        QWEN3_PROMPTS,
+    ),
     # "embedding dimensions 768, 512, 256, 128, 64"
     Family(r"nomic-embed-text-v1\.5", 64, Prompts(query="search_query: ", document="search_document: ")),
     Family(r"nomic-embed-text-v1$", None, Prompts(query="search_query: ", document="search_document: ")),

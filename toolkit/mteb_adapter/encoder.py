@@ -26,6 +26,7 @@ from toolkit.errors import PlanError
 from toolkit.files import safe_name
 from toolkit.mteb_adapter.compat import texts_of
 from toolkit.mteb_adapter.frame import TASK_PROMPT
+from toolkit.redact import redacted
 from toolkit.space import EmbeddingSpace, Instruction, Prompts, Role
 from toolkit.vectors import Vectors
 
@@ -168,7 +169,7 @@ def model_meta(space: EmbeddingSpace, *, dim: int, instruction: Instruction | Li
         "loader": None,
         "loader_kwargs": {},
         "name": name,
-        "revision": f"{safe_name(space.revision)}-{digest}",
+        "revision": f"{safe_name(redacted(space.revision))}-{digest}",
         "embed_dim": dim,
         "max_tokens": space.max_tokens or None,
         "similarity_fn_name": ScoringFunction.COSINE,
