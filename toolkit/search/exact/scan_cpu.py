@@ -24,7 +24,7 @@ from toolkit.search.exact.products import SegmentProducts
 
 # Long enough that a call costs little beside its work, short enough that its products stay in cache; many
 # workers want fewer steps still, as the steps between products take turns at the interpreter's lock.
-_BLOCK_ROWS = 1_024
+_BLOCK_ROWS = 1_536
 _BLOCK_ROWS_OF_MANY = 2_048
 _QUERY_CHUNK = 256
 _ROUND_GROWTH = 4
