@@ -302,15 +302,27 @@ def test_a_sweep_interrupted_after_it_replaced_another_goes_on_without_replacing
     (tmp_path / "plan.toml").write_text(
         f'data = "beir:{beir}"\ndims = [96]\nk = 20\ntiming.rounds = 100_000\n'
     )
+
+    def begun():
+        """Whether the new sweep has its plan there and something measured; files go and come one by one."""
+        plan = out / "raw" / "plan.toml"
+        try:
+            return plan.read_text() != before and any((out / "raw").glob("*.npz"))
+        except FileNotFoundError:
+            return False
+
     started = process("sweep", tmp_path / "plan.toml", "--overwrite", "--out", out)
-    for _ in range(3_000):
-        time.sleep(0.02)
-        assert started.poll() is None, started.communicate()
-        if not (out / "measurements.parquet").exists() and any((out / "raw").glob("*.npz")):
-            break
-    assert (out / "raw" / "plan.toml").read_text() != before
-    started.send_signal(signal.SIGINT)
-    _, err = started.communicate(timeout=60)
+    try:
+        for _ in range(3_000):
+            time.sleep(0.02)
+            assert started.poll() is None, started.communicate()
+            if begun():
+                break
+        assert begun()
+        started.send_signal(signal.SIGINT)
+        _, err = started.communicate(timeout=60)
+    finally:
+        started.kill()
     assert started.returncode == 130
     assert err.splitlines()[-1] == (
         "interrupted; what was computed is kept; continue with: "
