@@ -269,6 +269,7 @@ def interrupted_at(pipe, started):
             assert started.poll() is None, started.communicate()
             time.sleep(0.02)
     assert writer is not None, "the command never read its file"
+    time.sleep(0.5)  # from having opened the pipe to waiting for what is in it
     started.send_signal(signal.SIGINT)
     try:
         out, err = started.communicate(timeout=60)
