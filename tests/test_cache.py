@@ -239,6 +239,17 @@ def test_an_index_that_names_other_rows_gives_no_wrong_vector(tmp_path):
     assert len(lost) > 0
 
 
+def test_an_index_that_names_shards_that_never_were_gives_nothing(tmp_path):
+    space, keys = fill(tmp_path, 6_000)
+    VectorCache(tmp_path).for_space(space)
+    index = tmp_path / space.fingerprint / "keys.index"
+    payload = bytearray(index.read_bytes())
+    payload[-8 * 6_000 :] = (np.frombuffer(payload[-8 * 6_000 :], "<u8") + np.uint64(99 << 40)).tobytes()
+    index.write_bytes(payload)
+    out = np.zeros((len(keys), 8), dtype=np.float32)
+    assert len(VectorCache(tmp_path).for_space(space).read(keys, out, np.arange(len(keys)))) == len(keys)
+
+
 def test_keys_that_share_their_first_half_are_told_apart(tmp_path):
     space = CountingEmbedder().space
     part = VectorCache(tmp_path).for_space(space)

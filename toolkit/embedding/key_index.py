@@ -115,6 +115,7 @@ class KeyIndex:
             found[(found >= 0) & self._is_gone(found)] = -1
             places[missing] = found
         shards = np.where(places < 0, -1, places >> _ROW_BITS)
+        shards[shards >= len(self._shards)] = -1  # a file that was tampered with
         return shards, places & ((1 << _ROW_BITS) - 1)
 
     def path(self, shard: int) -> Path:
@@ -153,7 +154,7 @@ class KeyIndex:
             if path.stat().st_size != start + 24 * count or not count:
                 return
             columns = np.memmap(path, dtype="<u8", mode="r", offset=start, shape=(3, count))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return  # none, or not whole: it is made again from the shards
         self._shards = names
         self._numbers = {name: number for number, name in enumerate(names)}
