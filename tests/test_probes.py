@@ -7,13 +7,13 @@ import base64
 import numpy as np
 import pytest
 
-from tests.embedding_server import MODEL, EmbeddingServer
-from toolkit.embedding.cache import VectorCache
+from tests.embedding_server import MODEL, EmbeddingServer, status
+from toolkit.embedding.cache import SpaceCache, VectorCache
 from toolkit.embedding.config import RemoteConfig
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.remote import RemoteEmbedder
 from toolkit.embedding.server_identity import PROBES, SAME_COSINE, agree, identify
-from toolkit.errors import ServerChangedError
+from toolkit.errors import ServerChangedError, ServerError
 from toolkit.space import Role
 from toolkit.vectors import normalize
 
@@ -85,6 +85,72 @@ def test_a_model_exchanged_during_a_run_is_an_error_and_nothing_of_the_run_is_ke
     with pytest.raises(ServerChangedError, match="other vectors than when it was opened"):
         documents(embedder, ["a", "b", "c", "d", "e"], cache)
     assert len(cache.for_space(embedder.space)) == kept == 1
+
+
+REFUSED = status(400, {"error": {"message": "refused for good"}})
+# The longest are sent first, two a request; "bad" comes in the last.
+IN_THREE_REQUESTS = ["longest 1", "longest 2", "other 1", "other 2", "bad", "odd"]
+
+
+def test_a_run_that_fails_after_the_model_was_exchanged_keeps_nothing_of_the_new_one(server):
+    cache = VectorCache()
+    embedder = opened(server)
+
+    def exchanged_then_refused(request):
+        if "other 1" in request["input"]:
+            server.edit = OTHER_WEIGHTS
+        return REFUSED(request) if "bad" in request["input"] else None
+
+    server.always = exchanged_then_refused
+    with pytest.raises(ServerError, match="refused for good"):
+        documents(embedder, IN_THREE_REQUESTS, cache)
+    assert len(cache.for_space(embedder.space)) == 0
+
+
+def test_a_run_that_fails_beside_an_unchanged_model_keeps_what_was_encoded(server):
+    cache = VectorCache()
+    embedder = opened(server)
+    server.always = lambda request: REFUSED(request) if "bad" in request["input"] else None
+    with pytest.raises(ServerError, match="refused for good"):
+        documents(embedder, IN_THREE_REQUESTS, cache)
+    assert len(cache.for_space(embedder.space)) == 4
+
+
+def test_a_server_that_is_gone_vouches_for_nothing_and_is_not_waited_for(server):
+    cache = VectorCache()
+    embedder = RemoteEmbedder(
+        RemoteConfig(base_url=server.url, model=MODEL, batch_size=2, concurrency=1, retries=0)
+    )
+
+    def gone(request):
+        failing = "bad" in request["input"] or request["input"] == list(PROBES)
+        return status(500)(request) if failing else None
+
+    server.always = gone
+    with pytest.raises(ServerError, match="HTTP 500"):
+        documents(embedder, IN_THREE_REQUESTS, cache)
+    assert len(cache.for_space(embedder.space)) == 0
+    assert (
+        sum(request["input"] == list(PROBES) for request in server.requests) == 2
+    )  # opened; asked once more
+
+
+def test_a_kill_leaves_only_vectors_that_the_server_vouched_for(server, monkeypatch):
+    """What is on disk at any moment was confirmed: the probes are asked before each shard is written."""
+    monkeypatch.setattr("toolkit.embedding.cache._FLUSH_SECONDS", -1.0)
+    seen = []
+    original = SpaceCache.flush
+
+    def watched(self):
+        before = len(self)
+        original(self)
+        seen.append((len(self) - before, server.requests[-1]["input"]))
+
+    monkeypatch.setattr(SpaceCache, "flush", watched)
+    documents(opened(server), ["a", "b", "c", "d", "e"], VectorCache())
+    written = [asked for added, asked in seen if added]
+    assert len(written) >= 3
+    assert all(asked == list(PROBES) for asked in written)
 
 
 def test_what_is_all_in_the_cache_asks_the_server_nothing(server):

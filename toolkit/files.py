@@ -1,13 +1,18 @@
-"""Where the toolkit keeps files of its own, and how it writes them: whole or not at all."""
+"""Where the toolkit keeps files of its own, how it writes them (whole or not at all), how it reads a stranger's."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import tomllib
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _LONGEST_NAME_BYTES = 120  # file systems take 255, and suffixes come on top
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 
@@ -47,3 +52,20 @@ def write_atomically(path: Path, payload: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever a file holds
+    """A stranger's JSON; raises ValueError for all that is wrong with it, nesting too deep for Python included."""
+    return _parsed(json.loads, text)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A stranger's TOML; raises ValueError for all that is wrong with it, nesting too deep for Python included."""
+    return _parsed(tomllib.loads, text)
+
+
+def _parsed(parse: Callable[[Any], T], text: str | bytes) -> T:
+    try:
+        return parse(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from toolkit.data.sets import RetrievalSet
 from toolkit.errors import DataError
-from toolkit.files import cache_folder, write_atomically
+from toolkit.files import cache_folder, parse_json, write_atomically
 
 # Import name and distribution; those that come with an extra only add to the set where they are installed.
 PACKAGES = {
@@ -41,7 +41,7 @@ def load_builtin() -> RetrievalSet:
     recipe = json.dumps([versions, _QUERY_WORDS.start, _QUERY_WORDS.stop, _MIN_BODY_CHARACTERS, 1])
     kept = cache_folder() / f"builtin-{hashlib.blake2b(recipe.encode(), digest_size=8).hexdigest()}.json"
     try:
-        entries = json.loads(kept.read_bytes())
+        entries = parse_json(kept.read_bytes())
     except (OSError, ValueError):
         entries = _collect()
         _keep(kept, entries)

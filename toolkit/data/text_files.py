@@ -6,13 +6,13 @@ Knows nothing of what the lines mean.
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import DataError
+from toolkit.files import parse_json
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -49,8 +49,8 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line)
+        except ValueError as error:
             reason = getattr(error, "msg", "nested too deeply")
             raise DataError(f"{path}:{number}: not a JSON object ({reason}); each line must be one") from None
         if not isinstance(record, dict):

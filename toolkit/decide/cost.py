@@ -7,7 +7,6 @@ nothing of quality.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from toolkit.decide.wording import number
 from toolkit.errors import PlanError
+from toolkit.files import parse_toml
 from toolkit.measure.storage import GB
 
 MIN_SIZES = 3  # corpus sizes below which no latency is extrapolated
@@ -55,10 +55,10 @@ class Prices:
 def read_prices(path: str | Path) -> Prices:
     """Read prices from a TOML file with the fields of `Prices`; raises PlanError naming file and key."""
     try:
-        given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        given = parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"price file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PlanError(f"price file {path} is not valid TOML: {error}") from None
     allowed = [field.name for field in fields(Prices)]
     unknown = [key for key in given if key not in allowed]

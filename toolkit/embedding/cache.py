@@ -5,7 +5,8 @@
     <folder>/<space fingerprint>/keys.index              where each key lies; made again from the shards
 
 Shards are written once, under a temporary name that is then renamed, and never changed: a killed run
-keeps every shard it finished, and processes that share a folder only ever add to it. Each shard
+keeps every shard it finished, and processes that share a folder only ever add to it. Vectors of a
+server are written only after it was asked whether it is still the model that it was. Each shard
 carries checksums; a damaged one is reported (CacheWarning), removed and its texts are encoded again.
 Knows nothing of models, roles or dimensions.
 """
@@ -17,7 +18,7 @@ import json
 import time
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -47,21 +48,27 @@ class VectorCache:
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else cache_folder()
 
-    def for_space(self, space: EmbeddingSpace) -> SpaceCache:
-        """The part of the cache that belongs to one embedding space, as it is on disk now."""
-        return SpaceCache(self.folder / space.fingerprint, space)
+    def for_space(self, space: EmbeddingSpace, *, confirm: Callable[[], None] | None = None) -> SpaceCache:
+        """The part of the cache that belongs to one embedding space, as it is on disk now.
+
+        confirm : asked before anything is written; raises an error of the toolkit where what was taken since it
+            was asked last may not be of this space.
+        """
+        return SpaceCache(self.folder / space.fingerprint, space, confirm)
 
 
 class SpaceCache:
     """The cached vectors of one embedding space."""
 
-    def __init__(self, folder: Path, space: EmbeddingSpace) -> None:
+    def __init__(
+        self, folder: Path, space: EmbeddingSpace, confirm: Callable[[], None] | None = None
+    ) -> None:
         self._folder = folder
         self._dim = space.full_dim
+        self._confirm = confirm
         self._pending: list[tuple[list[bytes], np.ndarray]] = []
         self._pending_bytes = 0
         self._last_flush = time.monotonic()
-        self._written: list[Path] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             manifest = folder / "space.json"
@@ -112,16 +119,21 @@ class SpaceCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one shard; warns (CacheWarning) and goes on without if the disk refuses it."""
+        """Write what is pending as one shard; warns (CacheWarning) and goes on without if the disk refuses it.
+
+        Raises what `confirm` raises, and then forgets what is pending.
+        """
         self._last_flush = time.monotonic()
         if not self._pending:
             return
         import safetensors.numpy
 
-        keys = [key for block, _ in self._pending for key in block]
-        vectors = np.concatenate([block for _, block in self._pending])
-        self._pending.clear()
-        self._pending_bytes = 0
+        pending = self._pending
+        self._pending, self._pending_bytes = [], 0
+        if self._confirm is not None:
+            self._confirm()
+        keys = [key for block, _ in pending for key in block]
+        vectors = np.concatenate([block for _, block in pending])
         packed_keys = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
         metadata = {"keys_blake2b": _checksum(packed_keys), "rows_blake2b": _checksum(vectors)}
         payload = safetensors.numpy.save({"keys": packed_keys, "rows": vectors}, metadata=metadata)
@@ -136,17 +148,7 @@ class SpaceCache:
                 stacklevel=2,
             )
             return
-        self._written.append(shard)
         self._index.add(shard, packed_keys)
-
-    def withdraw(self) -> None:
-        """Remove every shard that this object wrote: what they hold turned out not to belong to the space."""
-        self._pending.clear()
-        self._pending_bytes = 0
-        for shard in self._written:
-            shard.unlink(missing_ok=True)
-            self._index.drop(shard)
-        self._written.clear()
 
     def _verified_rows(
         self, shard: Path, wanted: np.ndarray, keys: Sequence[bytes], positions: np.ndarray

@@ -19,7 +19,7 @@ from typing import Any
 from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.model_families import QWEN3_MIN_DIM, Family, family_of
 from toolkit.errors import ModelError, PlanError
-from toolkit.files import cache_folder, write_atomically
+from toolkit.files import cache_folder, parse_json, write_atomically
 from toolkit.space import QWEN3_PROMPTS, Prompts
 
 # Everything that can change a vector; pictures, exports and notes beside it cannot.
@@ -211,7 +211,7 @@ class Checkpoint:
     def _json(self, path: str | Path) -> Any:  # noqa: ANN401 - JSON
         file = self.folder / path
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return parse_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -320,7 +320,7 @@ def _content_hash(folder: Path) -> str:
     """
     memory = cache_folder() / "file_hashes.json"
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        known = parse_json(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     found: dict[str, str] = {}

@@ -22,6 +22,7 @@ import numpy as np
 from toolkit.embedding.config import RemoteConfig
 from toolkit.embedding.keys import ALLOWED, key_for, origin
 from toolkit.errors import ServerError
+from toolkit.files import parse_json
 from toolkit.redact import redacted
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class EmbeddingsEndpoint:
         import openai
 
         try:
-            listed = json.loads(self._client.models.with_raw_response.list().content)
+            listed = parse_json(self._client.models.with_raw_response.list().content)
             entries = listed["data"]
             return {entry["id"]: entry.get("root") or entry["id"] for entry in entries}
         except (openai.APIError, ValueError, KeyError, TypeError, AttributeError):
@@ -184,8 +185,8 @@ def error_text(body: bytes) -> str:
     Also FastAPI's ``detail`` and anything that is no JSON (a proxy's page).
     """
     try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
+        said = parse_json(body)
+    except ValueError:
         said = body.decode("utf-8", "replace")
     for key in ("error", "message", "detail"):
         if isinstance(said, Mapping) and said.get(key):
@@ -205,8 +206,8 @@ def decode_answer(body: bytes, *, count: int, url: str) -> np.ndarray:
     0..count-1.
     """
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        payload = parse_json(body)
+    except ValueError as error:
         start = " ".join(body[:80].decode("utf-8", "replace").split())
         raise ServerError(
             f"{url} answered with something that is not JSON ({start!r}); the address should end in /v1"

@@ -82,8 +82,11 @@ class Engine(ABC):
                 return row
         return self._queue.encode(WholeJob(chosen, engine=self, full_dim=self.space.full_dim))
 
-    def check_unchanged(self) -> None:
-        """Raise ServerChangedError if what computes is no longer what was opened; the default cannot change."""
+    def check_unchanged(self, *, retry: bool = True) -> None:
+        """Raise ServerChangedError if what computes is no longer what was opened; the default cannot change.
+
+        retry : False gives up at the first failure (ServerError), for a caller that is on its way out.
+        """
 
     def close(self, *, cancel: bool = False) -> None:
         """Finish what was submitted, or cancel it; then release connections and device memory.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.files import write_atomically
+from toolkit.files import parse_json, write_atomically
 
 KEY_BYTES = 16
 FILE_NAME = "keys.index"
@@ -148,13 +148,13 @@ class KeyIndex:
             with path.open("rb") as file:
                 if file.read(len(_MAGIC)) != _MAGIC:
                     return
-                about = json.loads(file.readline())
+                about = parse_json(file.readline())
                 start = file.tell()
             count, names = int(about["vectors"]), [str(name) for name in about["shards"]]
             if path.stat().st_size != start + 24 * count or not count:
                 return
             columns = np.memmap(path, dtype="<u8", mode="r", offset=start, shape=(3, count))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return  # none, or not whole: it is made again from the shards
         self._shards = names
         self._numbers = {name: number for number, name in enumerate(names)}

@@ -6,7 +6,8 @@ every dimension is a prefix of what this returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import numpy as np
 from toolkit.embedding.cache import SpaceCache, VectorCache, text_keys
 from toolkit.embedding.protocol import Embedder
 from toolkit.embedding.row_sink import RowSink
-from toolkit.errors import ServerChangedError, VectorError
+from toolkit.errors import ToolkitError, VectorError
 from toolkit.progress import progress_bar
 from toolkit.space import Instruction, Role
 from toolkit.vectors import Vectors
@@ -47,20 +48,21 @@ def embed_texts(
     out : a `.npy` file to write the rows to and map, for corpora larger than memory.
 
     Equal texts are encoded once. If the engine fails or the run is interrupted, what was encoded by then is
-    already in the cache. Raises VectorError if the engine returns no embeddings, ServerChangedError if a
-    server's model was exchanged on the way; then nothing of this run stays in the cache.
+    already in the cache; of a server that can no longer be asked whether its model is the same, all but the last
+    ten seconds. Raises VectorError if the engine returns no embeddings, ServerChangedError if a server's model
+    was exchanged on the way; what came since it was asked last is then not kept.
     """
     space = embedder.space
     render = space.renderer(role, instruction)
     total = len(texts) if isinstance(texts, Sized) else None
-    space_cache = cache.for_space(space) if cache is not None else None
+    # Objects of users that only have the protocol's methods cannot tell.
+    unchanged = _Unchanged(getattr(embedder, "check_unchanged", None))
+    space_cache = cache.for_space(space, confirm=unchanged) if cache is not None else None
     bar = progress_bar(total=total, label=f"embed {space.model}", unit="text", show=progress)
     with RowSink(space.full_dim, out=out, count=total) as sink, bar:
-        work = _Run(embedder, sink, space_cache, bar)
+        work = _Run(embedder, sink, space_cache, bar, unchanged)
         for window in _windows(render(text) for text in texts):
             work.take(window)
-        if work.encoded:
-            work.check_unchanged()
         return sink.finish()
 
 
@@ -78,14 +80,36 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
         yield window
 
 
+class _Unchanged:
+    """Whether an engine still is what it was opened as, asked once for all that came since."""
+
+    def __init__(self, check: Callable[..., None] | None) -> None:
+        self._check = check
+        self.due = False
+        self.retry = True
+
+    def __call__(self) -> None:
+        """Raise ServerChangedError if it is not, ServerError if it does not answer."""
+        if self.due and self._check is not None:
+            self._check(retry=self.retry)
+            self.due = False
+
+
 class _Run:
     """One call's way through the windows."""
 
-    def __init__(self, embedder: Embedder, sink: RowSink, space_cache: SpaceCache | None, bar: tqdm) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        sink: RowSink,
+        space_cache: SpaceCache | None,
+        bar: tqdm,
+        unchanged: _Unchanged,
+    ) -> None:
         self._embedder, self._sink, self._cache, self._bar = embedder, sink, space_cache, bar
+        self._unchanged = unchanged
         # Without a cache, where each text of an earlier window has its row.
         self._rows_before: dict[bytes, int] = {}
-        self.encoded = 0
 
     def take(self, texts: list[str]) -> None:
         """Append the rows of the next texts: looked up, copied from an equal text, or encoded."""
@@ -109,19 +133,6 @@ class _Run:
         if self._cache is None and not self._sink.whole:
             self._rows_before.update((key, start + position) for key, position in first.items())
 
-    def check_unchanged(self) -> None:
-        """Have the engine make sure that it is what it was; takes this run's vectors back if it is not."""
-        # Objects of users that only have the protocol's methods cannot tell.
-        check = getattr(self._embedder, "check_unchanged", None)
-        if check is None:
-            return
-        try:
-            check()
-        except ServerChangedError:
-            if self._cache is not None:
-                self._cache.withdraw()
-            raise
-
     def _look_up(self, keys: list[bytes], rows: np.ndarray, positions: list[int]) -> list[int]:
         if self._cache is not None:
             return self._cache.read(keys, rows, positions)
@@ -136,22 +147,34 @@ class _Run:
     def _encode(self, rows: np.ndarray, positions: list[int], *, texts: list[str], keys: list[bytes]) -> None:
         wanted = np.asarray(positions)
         done = np.zeros(len(wanted), dtype=bool)
+        failed = True
         try:
             for places, block in self._embedder.stream([texts[i] for i in positions]):
                 _check_block(self._embedder, places, block)
                 rows[wanted[places]] = block
                 done[places] = True
+                self._unchanged.due = True
                 if self._cache is not None:
                     self._cache.add([keys[i] for i in wanted[places]], block)
-                self.encoded += len(places)
                 self._bar.update(len(places))
+            failed = False
         finally:
-            if self._cache is not None:
-                self._cache.flush()
+            if failed:
+                self._keep_what_is_sure()
+        if self._cache is not None:
+            self._cache.flush()
+        self._unchanged()
         if not done.all():
             raise VectorError(
                 f"{self._embedder.space.engine} returned no vector for {int((~done).sum())} of {len(done)} texts"
             )
+
+    def _keep_what_is_sure(self) -> None:
+        """On the way out of a failure: what the engine still vouches for at once goes into the cache."""
+        self._unchanged.retry = False
+        if self._cache is not None:
+            with suppress(ToolkitError):
+                self._cache.flush()
 
 
 def _check_block(embedder: Embedder, places: np.ndarray, block: np.ndarray) -> None:

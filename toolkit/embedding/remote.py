@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 from toolkit.embedding.config import RemoteConfig
-from toolkit.embedding.endpoint import EmbeddingsEndpoint
+from toolkit.embedding.endpoint import EmbeddingsEndpoint, Stopped
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.model_families import family_of
 from toolkit.embedding.request_queue import RequestQueue
@@ -68,12 +68,21 @@ class RemoteEmbedder(Engine):
         """What decides the vectors' values, as far as a server lets one know."""
         return self._space
 
-    def check_unchanged(self) -> None:
-        """Ask for the probe texts again; raises ServerChangedError if their vectors are others now."""
-        require_same(self._endpoint.url, self._probes, self._ask_probes())
+    def check_unchanged(self, *, retry: bool = True) -> None:
+        """Ask for the probe texts again; raises ServerChangedError if their vectors are others now.
 
-    def _ask_probes(self) -> np.ndarray:
-        return normalize(self._endpoint.embed(PROBES, threading.Event()))
+        retry : False raises ServerError at the first failure.
+        """
+        require_same(self._endpoint.url, self._probes, self._ask_probes(retry=retry))
+
+    def _ask_probes(self, *, retry: bool = True) -> np.ndarray:
+        stop = threading.Event()
+        if not retry:
+            stop.set()
+        try:
+            return normalize(self._endpoint.embed(PROBES, stop))
+        except Stopped:
+            raise ServerError(f"{self._endpoint.url} does not answer the probe texts any more") from None
 
     def _release(self) -> None:
         self._endpoint.close()

@@ -60,7 +60,7 @@ def require_same(address: str, rows: np.ndarray, now: np.ndarray) -> None:
     if not agree(rows, now):
         raise ServerChangedError(
             f"{address} answers with other vectors than when it was opened: its model was changed meanwhile; "
-            "nothing of this run is kept, so open it and run again"
+            "what came since it was asked last is not kept, so open it and run again"
         )
 
 

@@ -11,7 +11,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 from toolkit.experiment.machine import hardware, libraries
+from toolkit.files import parse_toml
 from toolkit.redact import redacted_arguments
 from toolkit.space import EmbeddingSpace
 
@@ -143,7 +143,7 @@ def _installed(packages: Sequence[str]) -> dict[str, str]:
 
 def _is_own_checkout(top: Path) -> bool:
     try:
-        project = tomllib.loads((top / "pyproject.toml").read_text(encoding="utf-8"))
+        project = parse_toml((top / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return project.get("project", {}).get("name") == DISTRIBUTION

@@ -11,7 +11,6 @@ import json
 import os
 import shlex
 import shutil
-import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +27,7 @@ from toolkit.experiment.identity import Identity
 from toolkit.experiment.lock import sole_writer
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.store import KINDS, writing
-from toolkit.files import write_atomically
+from toolkit.files import parse_json, parse_toml, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +78,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        fields = json.loads(path.read_bytes())
+        fields = parse_json(path.read_bytes())
         manifest = Manifest(
             fields["kind"], bool(fields["finished"]), dict(fields["sweep"]), int(fields["schema"])
         )
@@ -222,13 +221,13 @@ class ResultsFolder:
             name = path.name.partition(".")[0]
             if name != identity.machine:
                 with suppress(OSError, ValueError):
-                    found[name] = json.loads(path.read_bytes())
+                    found[name] = parse_json(path.read_bytes())
         return found
 
     def earlier_host_load(self) -> dict[str, object]:
         """How busy others kept the machine when the tables that are here were made; empty if unknown."""
         with suppress(OSError, ValueError, AttributeError):
-            return dict(json.loads((self.path / ENVIRONMENT).read_bytes()).get("host_load", {}))
+            return dict(parse_json((self.path / ENVIRONMENT).read_bytes()).get("host_load", {}))
         return {}
 
     def write(self, plan: SweepPlan, environment: Mapping[str, object], tables: Tables) -> None:
@@ -315,7 +314,7 @@ class ResultsFolder:
         found = []
         for path in (self.raw / PLAN, self.path / PLAN):
             with suppress(OSError, ValueError):  # unreadable: not the same plan
-                found.append(SweepPlan(**tomllib.loads(path.read_text(encoding="utf-8"))))
+                found.append(SweepPlan(**parse_toml(path.read_text(encoding="utf-8"))))
         return found
 
     def _rows(self) -> set[str]:

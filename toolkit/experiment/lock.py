@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from toolkit.errors import ResultsError
+from toolkit.files import parse_json
 
 try:
     import fcntl
@@ -103,7 +104,7 @@ def _owner_in(file: int) -> dict[str, object] | None:
     """Who wrote the record; None for none, or for one that is only half there."""
     try:
         os.lseek(file, 0, os.SEEK_SET)
-        owner = json.loads(os.read(file, 4_096))
+        owner = parse_json(os.read(file, 4_096))
     except ValueError:
         return None
     fields = {"pid", "started", "host", "boot", "since_utc"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from toolkit.embedding.config import EmbedderConfig, parse_spec
 from toolkit.embedding.keys import check_key_of_file
 from toolkit.errors import DimensionError, PlanError
+from toolkit.files import parse_toml
 from toolkit.measure.metrics import metric_named
 from toolkit.redact import redacted
 from toolkit.search.backend import AUTO, Precision
@@ -236,10 +236,10 @@ def make_plan(**fields: Any) -> SweepPlan:  # noqa: ANN401 - each field has its 
 def read_plan(path: str | Path) -> SweepPlan:
     """Read a plan from a TOML file; raises PlanError naming the file and the key."""
     try:
-        fields = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        fields = parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"plan {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PlanError(f"plan {path} is not valid TOML: {error}") from None
     try:
         _check_key(fields)

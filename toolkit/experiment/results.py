@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from toolkit.experiment.folder import (
 )
 from toolkit.experiment.older import plan_of_today, rows_of_today, table_of_today
 from toolkit.experiment.plan import SweepPlan
+from toolkit.files import parse_json, parse_toml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +66,7 @@ class Results:
                 "sweep wrote"
             )
         try:
-            environment = json.loads((folder / ENVIRONMENT).read_bytes())
+            environment = parse_json((folder / ENVIRONMENT).read_bytes())
         except (ValueError, OSError) as error:
             raise _damaged(folder / ENVIRONMENT, error) from error
         measurements = _table(folder / MEASUREMENTS)
@@ -135,7 +134,7 @@ def _recorded_plan(path: Path, *, older: bool) -> SweepPlan:
     What a later version added is left out with a warning: the tables can be read all the same.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     fields = plan_of_today(fields) if older else fields

@@ -30,7 +30,7 @@ import numpy as np
 from toolkit.errors import ResultsError, ToolkitWarning
 from toolkit.experiment.identity import Identity, Stamp
 from toolkit.experiment.setting import Setting
-from toolkit.files import write_atomically
+from toolkit.files import parse_json, write_atomically
 from toolkit.search.neighbours import Neighbours
 from toolkit.vectors import Vectors
 
@@ -141,8 +141,8 @@ class RawStore:
         path = self._path(name, "build.json", stamp)
 
         def read() -> dict[str, object]:
-            facts = json.loads(path.read_bytes())
-            if not isinstance(facts, dict) or facts.pop(_STAMP, None) != json.loads(stamp.text):
+            facts = parse_json(path.read_bytes())
+            if not isinstance(facts, dict) or facts.pop(_STAMP, None) != parse_json(stamp.text):
                 raise ValueError("another identity")
             if not {"factory", "build_s", "index_bytes"} <= facts.keys():
                 raise ValueError("facts are missing")
@@ -153,7 +153,7 @@ class RawStore:
     def save_build(self, name: str, facts: Mapping[str, object]) -> None:
         """Save build facts as JSON."""
         stamp = self.identity.build(name)
-        payload = json.dumps(dict(facts) | {_STAMP: json.loads(stamp.text)}, ensure_ascii=False).encode()
+        payload = json.dumps(dict(facts) | {_STAMP: parse_json(stamp.text)}, ensure_ascii=False).encode()
         path = self._path(name, "build.json", stamp)
         with writing(path):
             write_atomically(path, payload)

@@ -5,7 +5,6 @@ Reads files only; knows nothing of models or of how the results came about.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from numbers import Real
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from toolkit.errors import ResultsError
+from toolkit.files import parse_json
 from toolkit.measure.statistics import mean_intervals
 
 TASKS_FILE = "tasks.json"
@@ -209,7 +209,7 @@ def _task_types(folder: Path) -> dict[str, dict[str, str]]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        found: dict[str, Any] = parse_json(path.read_bytes())
     except ValueError as error:
         raise ResultsError(
             f"{path} is not valid JSON ({error}); delete it and run the sweep again"

@@ -20,7 +20,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
 from toolkit.experiment.environment import environment
-from toolkit.files import write_atomically
+from toolkit.files import parse_json, write_atomically
 from toolkit.mteb_adapter.compat import quiet, restart_randomness
 from toolkit.mteb_adapter.encoder import TASK_PROMPT, MtebEncoder, chosen_instruction
 from toolkit.mteb_adapter.frame import TASKS_FILE, read_frame
@@ -107,7 +107,7 @@ def _open_results(out: str | Path, tasks: Sequence[AbsTask]) -> mteb.ResultCache
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / TASKS_FILE
-        known = json.loads(path.read_bytes()) if path.exists() else {}
+        known = parse_json(path.read_bytes()) if path.exists() else {}
         for meta in [part.metadata for task in tasks for part in (task, *_leaves(task))]:
             known[meta.name] = {"type": meta.type, "main_score": meta.main_score}
         write_atomically(path, json.dumps(known, indent=1, sort_keys=True).encode())
@@ -115,6 +115,8 @@ def _open_results(out: str | Path, tasks: Sequence[AbsTask]) -> mteb.ResultCache
         raise ResultsError(
             f"results folder {folder} cannot be written ({error.strerror}); choose another with --out"
         ) from error
+    except (ValueError, TypeError) as error:
+        raise ResultsError(f"{path} is damaged ({error}); delete it: it is written again") from error
     return mteb.ResultCache(folder)
 
 

@@ -5,7 +5,6 @@ Knows nothing of arithmetic: what is done with them is `decoder`'s.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.errors import ModelError
+from toolkit.files import parse_json
 
 _PLAIN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # A language model's head, which no vector depends on, and what older checkpoints hold copies of.
@@ -63,7 +63,10 @@ def load_weights(folder: Path, shape: DecoderShape, *, device: torch.device, dty
 
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{index} cannot be read ({error}); fetch the model again") from error
         files = [folder / name for name in names]
     else:
         files = sorted(folder.glob("*.safetensors"))

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from toolkit.errors import PlanError, ResultsError, VectorError
-from toolkit.files import write_atomically
+from toolkit.files import parse_json, write_atomically
 from toolkit.search import threads as search_threads
 from toolkit.search.backend import BareSearch, IndexSpec
 from toolkit.search.cut_rows import CutRows
@@ -71,7 +71,7 @@ class ExactBackend:
     def load(self, path: Path) -> ExactIndex:
         """Read rows from a file; raises ResultsError."""
         try:
-            facts = json.loads(_facts_path(path).read_bytes())
+            facts = parse_json(_facts_path(path).read_bytes())
             with path.open("rb") as file:
                 rows = np.load(file, allow_pickle=False)
             return ExactIndex(rows, facts["steps_s"])

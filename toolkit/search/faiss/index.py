@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.errors import PlanError, ResultsError, ToolkitWarning, VectorError
-from toolkit.files import write_atomically
+from toolkit.files import parse_json, write_atomically
 from toolkit.search.backend import BareSearch
 from toolkit.search.faiss.factory import (
     SEARCH_ARGUMENTS,
@@ -177,7 +177,7 @@ class BuiltIndex:
         faiss = load_faiss()
         path = Path(path)
         try:
-            facts = json.loads(_facts_path(path).read_bytes())
+            facts = parse_json(_facts_path(path).read_bytes())
             if path.stat().st_size != facts["index_bytes"]:
                 raise ResultsError(f"index {path} is not whole; delete it and build it again")
             read = faiss.read_index_binary if is_binary(facts["factory"]) else faiss.read_index
