@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from toolkit.errors import DataError, PlanError
-from toolkit.measure.quality import bitext_hits, evaluate, overlap, spearman
+from toolkit.measure.agreement import overlap
+from toolkit.measure.quality import bitext_hits, evaluate, spearman
 
 Ranking = namedtuple("Ranking", "rows scores")
 METRICS = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10", "map@100")

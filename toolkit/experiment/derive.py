@@ -15,8 +15,9 @@ from toolkit.data.sets import RetrievalSet
 from toolkit.errors import ResultsError
 from toolkit.experiment.setting import SETTING_COLUMNS, Setting
 from toolkit.experiment.store import RawStore
-from toolkit.measure.metrics import metric_named
-from toolkit.measure.quality import evaluate, overlap
+from toolkit.measure.agreement import Ranking, most_ndcg_lost, overlap, rank_biased_overlap
+from toolkit.measure.metrics import Metric, metric_named
+from toolkit.measure.quality import evaluate
 from toolkit.measure.statistics import mean_intervals, paired_differences
 from toolkit.measure.storage import bytes_per_vector, gb_per_million
 
@@ -147,9 +148,16 @@ def _quality(
     judged = [metric.name for metric in wanted if metric.kind == "retrieval"]
     values = evaluate(found, data.doc_ids, data.query_ids, data.qrels, metrics=judged) if judged else {}
     values |= {
-        metric.name: overlap(found, exact, k=metric.depth) for metric in wanted if metric.kind == "agreement"
+        metric.name: _agreement(metric, found, exact, data) for metric in wanted if metric.kind == "agreement"
     }
     return {metric.name: values[metric.name] for metric in wanted}
+
+
+def _agreement(metric: Metric, found: Ranking, exact: Ranking, data: RetrievalSet) -> np.ndarray:
+    family, k = metric.name.partition("@")[0], metric.depth or 0
+    if family == "safe_ndcg":
+        return 1.0 - most_ndcg_lost(found, exact, data.doc_ids, k=k)
+    return {"overlap": overlap, "rbo": rank_biased_overlap}[family](found, exact, k=k)
 
 
 def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, object]:

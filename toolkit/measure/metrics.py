@@ -107,6 +107,25 @@ FAMILIES = {
             kind="agreement",
             formula="documents among the first k of both searches / k",
         ),
+        Metric(
+            "rbo@k",
+            "rank-biased overlap@k",
+            _SHARE,
+            True,
+            "How far this search's top {k} agree with the exact full-dimension search's, early ranks counting more.",
+            kind="agreement",
+            formula="overlap at depths 1..k, each weighing 0.9 of the one before, extrapolated",
+        ),
+        Metric(
+            "safe_ndcg@k",
+            "safe nDCG@k",
+            _SHARE,
+            True,
+            "1 less the most nDCG@{k} that this search can lose against the exact full-dimension search, whatever "
+            "documents are relevant; 1 where both rank the top {k} alike.",
+            kind="agreement",
+            formula="1 - largest loss of nDCG@k over all judgements",
+        ),
     )
 }
 PAIR_METRICS = {

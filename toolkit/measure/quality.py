@@ -1,4 +1,4 @@
-"""How good a ranking is, per query: nDCG, recall, MRR, MAP, overlap; rank correlation; bitext retrieval.
+"""How good a ranking is, per query: nDCG, recall, MRR, MAP; rank correlation; bitext retrieval.
 
 What each metric is called and what it means is in `metrics.py`. Knows no index, model or file: only row
 numbers, scores and judgements.
@@ -7,19 +7,12 @@ numbers, scores and judgements.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from toolkit.errors import DataError, PlanError
+from toolkit.measure.agreement import Ranking
 from toolkit.measure.metrics import Metric, metric_named
-
-
-class Ranking(Protocol):
-    """What a search found: (queries, k) row numbers, best first, -1 for none; and their scores."""
-
-    rows: np.ndarray
-    scores: np.ndarray
 
 
 def evaluate(
@@ -67,19 +60,6 @@ def evaluate(
         column = np.array([by_query.get(query_id, {}).get(key, 0.0) for query_id in query_ids])
         values[metric.name] = _cut_reciprocal(column, metric) if key == "recip_rank" else column
     return values
-
-
-def overlap(ranking: Ranking, reference: Ranking, *, k: int) -> np.ndarray:
-    """Share of the reference's first `k` documents that `ranking` has among its own first `k`; (queries,).
-
-    For an approximate index against exact search this is what ann-benchmarks calls recall.
-    """
-    found, wanted = ranking.rows[:, :k], reference.rows[:, :k]
-    if len(found) != len(wanted):
-        raise DataError(f"rankings of {len(found)} and {len(wanted)} queries cannot be compared")
-    there = wanted >= 0
-    hits = (wanted[:, :, None] == found[:, None, :]).any(axis=2) & there
-    return hits.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
 
 
 def spearman(cosines: np.ndarray, scores: np.ndarray) -> float:
