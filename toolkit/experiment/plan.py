@@ -112,9 +112,9 @@ class SweepPlan(_Plan):
         list of such stages for a longer funnel. They read float32 rows from a memory-mapped file.
     k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100. The default is no
         more than the corpus holds.
-    metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``, ``overlap@10``, ``rbo@10``, ``safe_ndcg@10`` ..; the
-        first is what settings are judged by. ``"auto"`` is nDCG@10, recall@1, @10 and @100, MRR@10, MAP@k and
-        overlap@10, as far as k goes; on a set of pairs, its one measure.
+    metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``; ``overlap@10``, ``rbo@10``,
+        ``safe_ndcg@10``, which need no judgements. The first is what settings are judged by. ``"auto"`` is nDCG@10,
+        recall@1, @10 and @100, MRR@10, MAP@k and overlap@10, as far as k goes; on a set of pairs, its one measure.
     max_queries : larger sets are sampled to this many queries or pairs, with `seed`; 0 measures all.
     """
 
