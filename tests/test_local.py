@@ -315,6 +315,7 @@ def test_unknown_families():
     assert family_of("intfloat/multilingual-e5-large-instruct") is None
 
 
+@pytest.mark.filterwarnings("ignore:dtype bfloat16 on a processor without:toolkit.errors.ModelWarning")
 def test_bfloat16_stays_close(bert):
     exact, rounded = opened(bert).encode(SENTENCES), opened(bert, dtype="bfloat16").encode(SENTENCES)
     assert rounded.dtype == np.float32

@@ -217,6 +217,7 @@ def test_engines_tell_the_version_of_what_computes(copy_of):
     assert open_embedder("static").space.engine_version
 
 
+@pytest.mark.filterwarnings("ignore:dtype bfloat16 on a processor without:toolkit.errors.ModelWarning")
 @pytest.mark.parametrize(("name", "engine"), [("bert", "sentence-transformers"), ("qwen3", "packed")])
 def test_bfloat16_on_a_cpu_gives_the_float32_vectors_up_to_its_rounding(copy_of, name, engine):
     folder, texts = copy_of(name), ["the cat and the dog", "sun", "rain on a tree in the sun"]
