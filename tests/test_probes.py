@@ -130,9 +130,8 @@ def test_a_server_that_is_gone_vouches_for_nothing_and_is_not_waited_for(server)
     with pytest.raises(ServerError, match="HTTP 500"):
         documents(embedder, IN_THREE_REQUESTS, cache)
     assert len(cache.for_space(embedder.space)) == 0
-    assert (
-        sum(request["input"] == list(PROBES) for request in server.requests) == 2
-    )  # opened; asked once more
+    probed = [request for request in server.requests if request["input"] == list(PROBES)]
+    assert len(probed) == 2  # on opening, and once more
 
 
 def test_a_kill_leaves_only_vectors_that_the_server_vouched_for(server, monkeypatch):

@@ -6,14 +6,14 @@ every dimension is a prefix of what this returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.embedding.cache import SpaceCache, VectorCache, text_keys
+from toolkit.embedding.cache import VectorCache, text_keys
 from toolkit.embedding.protocol import Embedder
 from toolkit.embedding.row_sink import RowSink
 from toolkit.errors import ToolkitError, VectorError
@@ -55,12 +55,9 @@ def embed_texts(
     space = embedder.space
     render = space.renderer(role, instruction)
     total = len(texts) if isinstance(texts, Sized) else None
-    # Objects of users that only have the protocol's methods cannot tell.
-    unchanged = _Unchanged(getattr(embedder, "check_unchanged", None))
-    space_cache = cache.for_space(space, confirm=unchanged) if cache is not None else None
     bar = progress_bar(total=total, label=f"embed {space.model}", unit="text", show=progress)
     with RowSink(space.full_dim, out=out, count=total) as sink, bar:
-        work = _Run(embedder, sink, space_cache, bar, unchanged)
+        work = _Run(embedder, sink, cache, bar)
         for window in _windows(render(text) for text in texts):
             work.take(window)
         return sink.finish()
@@ -80,34 +77,17 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
         yield window
 
 
-class _Unchanged:
-    """Whether an engine still is what it was opened as, asked once for all that came since."""
-
-    def __init__(self, check: Callable[..., None] | None) -> None:
-        self._check = check
-        self.due = False
-        self.retry = True
-
-    def __call__(self) -> None:
-        """Raise ServerChangedError if it is not, ServerError if it does not answer."""
-        if self.due and self._check is not None:
-            self._check(retry=self.retry)
-            self.due = False
-
-
 class _Run:
     """One call's way through the windows."""
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        sink: RowSink,
-        space_cache: SpaceCache | None,
-        bar: tqdm,
-        unchanged: _Unchanged,
-    ) -> None:
-        self._embedder, self._sink, self._cache, self._bar = embedder, sink, space_cache, bar
-        self._unchanged = unchanged
+    def __init__(self, embedder: Embedder, sink: RowSink, cache: VectorCache | None, bar: tqdm) -> None:
+        self._embedder, self._sink, self._bar = embedder, sink, bar
+        self._cache = (
+            cache.for_space(embedder.space, confirm=self._check_unchanged) if cache is not None else None
+        )
+        # Objects of users that only have the protocol's methods cannot tell.
+        self._check = getattr(embedder, "check_unchanged", None)
+        self._unchecked = self._leaving = False
         # Without a cache, where each text of an earlier window has its row.
         self._rows_before: dict[bytes, int] = {}
 
@@ -153,7 +133,7 @@ class _Run:
                 _check_block(self._embedder, places, block)
                 rows[wanted[places]] = block
                 done[places] = True
-                self._unchanged.due = True
+                self._unchecked = True
                 if self._cache is not None:
                     self._cache.add([keys[i] for i in wanted[places]], block)
                 self._bar.update(len(places))
@@ -163,15 +143,21 @@ class _Run:
                 self._keep_what_is_sure()
         if self._cache is not None:
             self._cache.flush()
-        self._unchanged()
+        self._check_unchanged()
         if not done.all():
             raise VectorError(
                 f"{self._embedder.space.engine} returned no vector for {int((~done).sum())} of {len(done)} texts"
             )
 
+    def _check_unchanged(self) -> None:
+        """Raise ServerChangedError if the engine is no longer what it was opened as; asks once for all that came."""
+        if self._unchecked and self._check is not None:
+            self._check(retry=not self._leaving)
+            self._unchecked = False
+
     def _keep_what_is_sure(self) -> None:
         """On the way out of a failure: what the engine still vouches for at once goes into the cache."""
-        self._unchanged.retry = False
+        self._leaving = True
         if self._cache is not None:
             with suppress(ToolkitError):
                 self._cache.flush()

@@ -142,7 +142,7 @@ class RawStore:
 
         def read() -> dict[str, object]:
             facts = parse_json(path.read_bytes())
-            if not isinstance(facts, dict) or facts.pop(_STAMP, None) != parse_json(stamp.text):
+            if not isinstance(facts, dict) or facts.pop(_STAMP, None) != json.loads(stamp.text):
                 raise ValueError("another identity")
             if not {"factory", "build_s", "index_bytes"} <= facts.keys():
                 raise ValueError("facts are missing")
@@ -153,7 +153,7 @@ class RawStore:
     def save_build(self, name: str, facts: Mapping[str, object]) -> None:
         """Save build facts as JSON."""
         stamp = self.identity.build(name)
-        payload = json.dumps(dict(facts) | {_STAMP: parse_json(stamp.text)}, ensure_ascii=False).encode()
+        payload = json.dumps(dict(facts) | {_STAMP: json.loads(stamp.text)}, ensure_ascii=False).encode()
         path = self._path(name, "build.json", stamp)
         with writing(path):
             write_atomically(path, payload)

@@ -30,9 +30,8 @@ def overlap(ranking: Ranking, reference: Ranking, *, k: int) -> np.ndarray:
     For an approximate index against exact search this is what ann-benchmarks calls recall.
     """
     found, wanted = _first(ranking.rows, reference.rows, k)
-    there = wanted >= 0
-    hits = (wanted[:, :, None] == found[:, None, :]).any(axis=2) & there
-    return hits.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    hits = _places(wanted, found) >= 0
+    return hits.sum(axis=1) / np.maximum((wanted >= 0).sum(axis=1), 1)
 
 
 def rank_biased_overlap(ranking: Ranking, reference: Ranking, *, k: int) -> np.ndarray:
@@ -46,7 +45,9 @@ def rank_biased_overlap(ranking: Ranking, reference: Ranking, *, k: int) -> np.n
     place = _places(wanted, found)
     # A document is in both first d from the larger of its two ranks on.
     both = np.where(place >= 0, np.maximum(place, np.arange(depth)), depth)
-    shared = (both[:, :, None] <= np.arange(depth)).sum(axis=1) / np.arange(1, depth + 1)
+    joining = np.zeros((len(both), depth + 1))
+    np.add.at(joining, (np.arange(len(both))[:, None], both), 1.0)
+    shared = np.cumsum(joining[:, :depth], axis=1) / np.arange(1, depth + 1)
     weights = (1 - RBO_PERSISTENCE) / RBO_PERSISTENCE * RBO_PERSISTENCE ** np.arange(1, depth + 1)
     return shared @ weights + shared[:, -1] * RBO_PERSISTENCE**depth
 
@@ -94,8 +95,11 @@ def _places(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def _as_evaluated(ranking: Ranking, doc_ids: Sequence[str]) -> np.ndarray:
     """The rows in the order in which they are judged: by score, then by id descending; -1 at the end."""
-    descending = np.empty(len(doc_ids), dtype=np.int64)
-    descending[np.argsort(np.asarray(doc_ids, dtype=object), kind="stable")[::-1]] = np.arange(len(doc_ids))
-    by_id = np.where(ranking.rows >= 0, descending[ranking.rows], len(doc_ids))
-    scores = np.where(ranking.rows >= 0, ranking.scores, -np.inf)
-    return np.take_along_axis(ranking.rows, np.lexsort((by_id, -scores), axis=1), axis=1)
+    there = ranking.rows >= 0
+    # Only the ids that were found: a corpus can be far larger, and this is asked for every setting.
+    rows, place = np.unique(ranking.rows, return_inverse=True)
+    by_id = np.empty(len(rows), dtype=np.int64)
+    by_id[sorted(range(len(rows)), key=lambda i: doc_ids[rows[i]])] = np.arange(len(rows))
+    scores = np.where(there, ranking.scores, -np.inf)
+    order = np.lexsort((-by_id[place].reshape(there.shape), -scores, ~there), axis=1)
+    return np.take_along_axis(ranking.rows, order, axis=1)
