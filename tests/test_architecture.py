@@ -25,13 +25,14 @@ FLOORS = {
     "search": 1,
     "measure": 1,
     "experiment": 2,
-    "decide": 3,
-    "report": 4,
-    "mteb_adapter": 4,
-    "notebook": 5,  # shows the report's charts and markup
-    "__init__": 6,
-    "cli": 7,
-    "__main__": 8,
+    "judge": 3,  # below the decisions, for which judgements are evidence
+    "decide": 4,
+    "report": 5,
+    "mteb_adapter": 5,
+    "notebook": 6,  # shows the report's charts and markup
+    "__init__": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 # Nouns may build on each other; their order is the order of this list.
 GROUND = ["errors", "redact", "files", "progress", "space", "vectors"]
