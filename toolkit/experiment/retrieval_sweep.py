@@ -47,7 +47,7 @@ class RetrievalSweep:
         """What every figure depends on, beside the embedding space."""
         return {
             "queries": len(self.data.queries),
-            "data": self.data.content_hash,
+            "data": self.data.searched_hash,
             "k": self.plan.k,
             "seed": self.plan.seed,
         }
@@ -148,13 +148,11 @@ def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
         return data
     drawn = np.sort(np.random.default_rng(seed).choice(len(data.queries), size=most, replace=False))
     ids = [data.query_ids[i] for i in drawn]
-    return RetrievalSet(
-        data.name,
-        data.doc_ids,
-        data.docs,
-        ids,
-        [data.queries[i] for i in drawn],
-        {query_id: data.qrels[query_id] for query_id in ids},
+    return replace(
+        data,
+        query_ids=ids,
+        queries=[data.queries[i] for i in drawn],
+        qrels={query_id: data.qrels[query_id] for query_id in ids if query_id in data.qrels},
     )
 
 
