@@ -47,6 +47,16 @@ def sole_writer(path: Path) -> Iterator[None]:
         os.close(file)
 
 
+def wait_for_lock(file: int) -> None:
+    """Wait for an open file's lock, which ends when it is closed; where there are no locks, go on without."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise
+
+
 def _locked(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

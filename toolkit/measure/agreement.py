@@ -64,7 +64,7 @@ def most_ndcg_lost(
     doc_ids : orders documents of equal score as trec_eval does, by id descending; None leaves them as they stand.
     """
     found, wanted = _first(
-        *(one.rows if doc_ids is None else _as_evaluated(one, doc_ids) for one in (ranking, reference)), k
+        *(one.rows if doc_ids is None else as_evaluated(one, doc_ids) for one in (ranking, reference)), k
     )
     depth = wanted.shape[1]
     discount = 1.0 / np.log2(np.arange(2, depth + 2))
@@ -93,7 +93,7 @@ def _places(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
     return places
 
 
-def _as_evaluated(ranking: Ranking, doc_ids: Sequence[str]) -> np.ndarray:
+def as_evaluated(ranking: Ranking, doc_ids: Sequence[str]) -> np.ndarray:
     """The rows in the order in which they are judged: by score, then by id descending; -1 at the end."""
     there = ranking.rows >= 0
     # Only the ids that were found: a corpus can be far larger, and this is asked for every setting.
