@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import DataError, PlanError
-from toolkit.measure.agreement import RBO_PERSISTENCE, most_ndcg_lost, overlap, rank_biased_overlap
+from toolkit.measure.agreement import (
+    RBO_PERSISTENCE,
+    SideBySide,
+    as_evaluated,
+    bounds,
+    kept_ndcg,
+    most_mrr_lost,
+    most_ndcg_lost,
+    most_recall_lost,
+    overlap,
+    rank_biased_overlap,
+)
 from toolkit.measure.metrics import choose_metrics, metric_named
 from toolkit.measure.quality import evaluate
 from toolkit.search.neighbours import Neighbours
@@ -24,28 +35,48 @@ def ranking(*rows, scores=None):
     return Neighbours(rows, np.array(falling if scores is None else scores, dtype=np.float32))
 
 
-def losses(found, reference, gains, k):
-    """nDCG@k lost under every one of `gains` (judgements, documents), by trec_eval."""
+def losses(found, reference, gains, k, family="ndcg"):
+    """What is lost of a metric under every one of `gains` (judgements, documents), by trec_eval."""
     ids = [f"q{i}" for i in range(len(gains))]
     qrels = {i: dict(zip(DOCS, map(int, row), strict=True)) for i, row in zip(ids, gains, strict=True)}
+    name = f"{family}@{k}"
 
-    def ndcg(one):
+    def value(one):
         every = Neighbours(np.repeat(one.rows, len(ids), axis=0), np.repeat(one.scores, len(ids), axis=0))
-        return evaluate(every, DOCS, ids, qrels, metrics=[f"ndcg@{k}"])[f"ndcg@{k}"]
+        return evaluate(every, DOCS, ids, qrels, metrics=[name])[name]
 
-    return ndcg(reference) - ndcg(found)
+    return value(reference) - value(found)
 
 
 ORDERS = st.permutations(range(6))
 BINARY = np.array(list(product((0, 1), repeat=6)))
 
 
+MOST_LOST = {"ndcg": most_ndcg_lost, "recall": most_recall_lost, "mrr": most_mrr_lost}
+
+
+@pytest.mark.parametrize("family", MOST_LOST)
 @settings(max_examples=40, deadline=None)
+@given(ORDERS, ORDERS, st.integers(1, 6), st.integers(1, 6), st.booleans())
+def test_the_bound_is_the_largest_loss_over_all_binary_judgements(family, found, reference, k, depth, ties):
+    scores = [np.round(np.linspace(1, 0.6, depth), 1)] if ties else None
+    found, reference = ranking(found[:depth], scores=scores), ranking(reference[:depth])
+    bound = MOST_LOST[family](found, reference, DOCS, k=k)
+    assert bound[0] == pytest.approx(max(0.0, losses(found, reference, BINARY, k, family).max()), abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
 @given(ORDERS, ORDERS, st.integers(1, 6), st.integers(1, 6))
-def test_the_bound_is_the_largest_loss_over_all_binary_judgements(found, reference, k, depth):
-    found, reference = ranking(found[:depth]), ranking(reference[:depth])
-    bound = most_ndcg_lost(found, reference, DOCS, k=k)
-    assert bound[0] == pytest.approx(max(0.0, losses(found, reference, BINARY, k).max()), abs=1e-9)
+def test_both_directions_and_the_kept_share_come_from_one_comparison(found, reference, k, depth):
+    found, reference = ranking(found[:depth]), ranking(reference)
+    pair = SideBySide.of(*(as_evaluated(one, DOCS) for one in (found, reference)))
+    for family, most_lost in MOST_LOST.items():
+        both = bounds(pair, family, k)
+        assert both["most_lost"] == most_lost(found, reference, DOCS, k=k)
+        assert both["most_gained"] == most_lost(reference, found, DOCS, k=k)
+    own = np.array([[row in reference.rows[0, :k] for row in range(6)]])
+    kept = 1.0 - losses(found, reference, own, k)
+    assert bounds(pair, "ndcg", k)["by_reference"] == pytest.approx(kept, abs=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -112,10 +143,20 @@ def test_they_are_metrics_a_plan_can_name():
         metric_named("certain_ndcg@10")
 
 
-def test_many_queries_are_worked_off_in_parts(monkeypatch):
+def test_of_many_queries_each_is_compared_with_its_own():
     rng = np.random.default_rng(0)
-    found, reference = (ranking(*(rng.permutation(50)[:10] for _ in range(64))) for _ in range(2))
-    whole = [measure(found, reference, k=10) for measure in (rank_biased_overlap, most_ndcg_lost)]
-    monkeypatch.setattr("toolkit.measure.agreement._BLOCK_CELLS", 700)
-    for before, measure in zip(whole, (rank_biased_overlap, most_ndcg_lost), strict=True):
-        np.testing.assert_array_equal(measure(found, reference, k=10), before)
+    found, reference = (np.array([rng.permutation(30)[:10] for _ in range(64)]) for _ in range(2))
+    found[5, 4:], reference[7, 6:] = -1, -1
+    pair = SideBySide.of(found, reference)
+    for query in range(64):
+        at = {row: rank for rank, row in enumerate(found[query]) if row >= 0}
+        assert pair.places[query].tolist() == [at.get(row, -1) for row in reference[query]]
+        at = {row: rank for rank, row in enumerate(reference[query]) if row >= 0}
+        assert pair.back[query].tolist() == [at.get(row, -1) for row in found[query]]
+
+
+def test_a_reference_keeps_all_of_itself():
+    one, nothing = ranking([3, 1, 0, 2]), ranking([-1, -1, -1, -1])
+    assert kept_ndcg(one, one, DOCS, k=3) == [1.0]
+    assert kept_ndcg(nothing, one, DOCS, k=3) == [0.0]
+    assert kept_ndcg(nothing, nothing, DOCS, k=3) == [1.0]

@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.data.sets import RetrievalSet
 from toolkit.errors import ResultsError
+from toolkit.experiment.bounds import derive_bounds
 from toolkit.experiment.setting import SETTING_COLUMNS, Setting
 from toolkit.experiment.store import RawStore
 from toolkit.measure.agreement import Ranking, most_ndcg_lost, overlap, rank_biased_overlap
@@ -32,11 +33,13 @@ class Tables:
     measurements : one row per setting.
     per_query : the quality of every query, or the value of every pair, at every setting.
     scaling : latency and bytes at each corpus size; None if there is only one.
+    bounds : the most that judgements can show at each query and setting; None for sets of pairs.
     """
 
     measurements: pd.DataFrame
     per_query: pd.DataFrame
     scaling: pd.DataFrame | None = None
+    bounds: pd.DataFrame | None = None
 
     @property
     def timed(self) -> bool:
@@ -77,7 +80,10 @@ def derive(
     measurements = pd.concat(
         [measurements.iloc[:, :place], summary, measurements.iloc[:, place:]], axis="columns"
     )
-    return Tables(measurements, per_query)
+    bounds, measurements["same_ranking"] = derive_bounds(
+        store, settings, data, metrics=metrics, full_dim=full_dim
+    )
+    return Tables(measurements, per_query, bounds=bounds)
 
 
 def derive_scaling(stores: Mapping[int, RawStore], settings: Sequence[Setting]) -> pd.DataFrame:

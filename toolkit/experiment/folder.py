@@ -42,12 +42,13 @@ MEASUREMENTS = "measurements.parquet"
 MEASUREMENTS_CSV = "measurements.csv"
 PER_QUERY = "per_query.parquet"
 SCALING = "scaling.parquet"
+BOUNDS = "bounds.parquet"
 REPORT = "report.html"
 CHARTS = "charts"
 RAW = "raw"
 _LOCK = "lock"
 _CONDITIONS = "*.conditions.json"
-_TABLES = (PLAN, ENVIRONMENT, PER_QUERY, SCALING, MEASUREMENTS_CSV, MEASUREMENTS)
+_TABLES = (PLAN, ENVIRONMENT, PER_QUERY, SCALING, BOUNDS, MEASUREMENTS_CSV, MEASUREMENTS)
 # What versions before folder.json left in raw/.
 _OLD_IDENTITY = "identity.json"
 
@@ -242,8 +243,10 @@ class ResultsFolder:
             MEASUREMENTS_CSV: tables.measurements.to_csv(index=False).encode(),
             MEASUREMENTS: _parquet(tables.measurements),
         }
-        if tables.scaling is not None:
-            payloads[SCALING] = _parquet(tables.scaling)
+        others = {SCALING: tables.scaling, BOUNDS: tables.bounds}
+        for name, table in others.items():
+            if table is not None:
+                payloads[name] = _parquet(_by_query(table) if name == BOUNDS else table)
         staged = {name: self.path / f"{name}.new" for name in payloads}
         manifest = read_manifest(self.path)
         redrawn = self._is_finished()
@@ -252,8 +255,8 @@ class ResultsFolder:
                 for name, payload in payloads.items():
                     _write_through(staged[name], payload)
                 self._write_manifest(Manifest(manifest.kind, False, manifest.sweep))
-                if tables.scaling is None:
-                    (self.path / SCALING).unlink(missing_ok=True)
+                for name in others.keys() - payloads.keys():
+                    (self.path / name).unlink(missing_ok=True)
                 for name, path in staged.items():
                     path.replace(self.path / name)
             finally:

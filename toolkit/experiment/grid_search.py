@@ -7,9 +7,9 @@ round. Knows of indexes only what their protocol says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -34,10 +34,29 @@ class Searchable:
     """The vectors of a sweep: the corpus, and the queries by instruction label.
 
     A corpus that is rescored is memory-mapped: later stages read single rows of it from its file.
+
+    unlabelled : further queries, which are searched and never timed, by instruction label.
+    unlabelled_hash : what their neighbours go by in the raw store.
     """
 
     corpus: Vectors
     queries: Mapping[str, Vectors]
+    unlabelled: Mapping[str, Vectors] = field(default_factory=dict)
+    unlabelled_hash: str = ""
+
+    @property
+    def asked(self) -> dict[str, Mapping[str, Vectors]]:
+        """All that is searched, by what its neighbours go by: the queries themselves by an empty name."""
+        return {"": self.queries} | ({self.unlabelled_hash: self.unlabelled} if self.unlabelled else {})
+
+    def lacking(self, store: RawStore, settings: Iterable[Setting]) -> list[tuple[Setting, str]]:
+        """The settings whose neighbours a store does not hold, each with what was asked."""
+        return [
+            (setting, asked)
+            for setting in settings
+            for asked in self.asked
+            if store.neighbours(setting, asked=asked) is None
+        ]
 
     @cached_property
     def _rescorers(self) -> dict[int, Rescorer]:
@@ -57,7 +76,7 @@ def search_grid(
     store: RawStore, builds: Sequence[Build], vectors: Searchable, *, plan: SweepPlan, progress: bool
 ) -> None:
     """Bring the raw store up to date with `builds`: what it already holds is not done again."""
-    todo = [build for build in builds if _unfinished(store, build, plan.timing)]
+    todo = [build for build in builds if _unfinished(store, build, vectors, plan.timing)]
     index_store = IndexStore(store.index_folder)
     builders: dict[tuple[str, int], CorpusBuilder] = {}
     with progress_bar(total=len(todo), label="build and search", unit="index", show=progress) as bar:
@@ -91,10 +110,10 @@ def time_smaller(
     return stores
 
 
-def _unfinished(store: RawStore, build: Build, timing: TimingPlan) -> bool:
+def _unfinished(store: RawStore, build: Build, vectors: Searchable, timing: TimingPlan) -> bool:
     return (
         store.build(build.slug) is None
-        or any(store.neighbours(setting) is None for setting in build.settings)
+        or bool(vectors.lacking(store, build.settings))
         or any(store.rounds_timed(search) < timing.rounds for search in build.searches)
     )
 
@@ -115,17 +134,17 @@ def _save_facts(store: RawStore, built: Index, build: Build) -> None:
 
 def _search(store: RawStore, index_store: IndexStore, build: Build, vectors: Searchable, *, k: int) -> None:
     """Search every setting that lacks its neighbours, and note on which device an index is searched."""
-    missing = [setting for setting in build.settings if store.neighbours(setting) is None]
+    missing = vectors.lacking(store, build.settings)
     backend = backend_of(build.backend, build.spec.index)
     with _placed(store, index_store, build, backend) as built, threads(available_cores(), [backend]):
-        for setting in missing:
-            queries = vectors.queries[setting.instruction]
+        for setting, asked in missing:
+            queries = vectors.asked[asked][setting.instruction]
             if setting.rescore:
                 funnel = vectors.funnel(built, setting)
                 found, _ = funnel.search(funnel.prepare(queries.rows), k)
             else:
                 found = built.search(queries.at(build.dim), k, dict(setting.search_args))
-            store.save_neighbours(setting, found)
+            store.save_neighbours(setting, found, asked=asked)
 
 
 @contextmanager

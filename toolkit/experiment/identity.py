@@ -50,9 +50,9 @@ class Identity:
         """The same for a drawn part of the corpus."""
         return replace(self, documents=documents)
 
-    def neighbours(self, setting: str) -> Stamp:
-        """Of what a setting finds."""
-        return self._stamp(setting=setting)
+    def neighbours(self, setting: str, asked: str = "") -> Stamp:
+        """Of what a setting finds; `asked` is the hash of further queries, if it is for those."""
+        return self._stamp(setting=setting, **({"asked": asked} if asked else {}))
 
     def build(self, index: str) -> Stamp:
         """Of an index and how long it took to build; k plays no part in it."""

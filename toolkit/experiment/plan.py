@@ -116,6 +116,8 @@ class SweepPlan(_Plan):
         ``safe_ndcg@10``, which need no judgements. The first is what settings are judged by. ``"auto"`` is nDCG@10,
         recall@1, @10 and @100, MRR@10, MAP@k and overlap@10, as far as k goes; on a set of pairs, its one measure.
     max_queries : larger sets are sampled to this many queries or pairs, with `seed`; 0 measures all.
+    max_unlabelled : queries without judgements are searched too, for what rankings alone can tell: at most so many,
+        sampled with `seed`; 0 searches none.
     """
 
     embedder: str | EmbedderConfig = "static"
@@ -128,6 +130,7 @@ class SweepPlan(_Plan):
     k: Annotated[int, Field(ge=FEWEST_NEIGHBOURS)] = 100
     metrics: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = "auto"
     max_queries: Annotated[int, Field(ge=0)] = 2_000
+    max_unlabelled: Annotated[int, Field(ge=0)] = 2_000
     timing: TimingPlan = Field(default_factory=TimingPlan)
     seed: int = 0
 

@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from toolkit.errors import ResultsError, ToolkitWarning
 from toolkit.experiment.folder import (
+    BOUNDS,
     ENVIRONMENT,
     MEASUREMENTS,
     PER_QUERY,
@@ -24,6 +26,7 @@ from toolkit.experiment.folder import (
 from toolkit.experiment.older import plan_of_today, rows_of_today, table_of_today
 from toolkit.experiment.plan import SweepPlan
 from toolkit.files import parse_json, parse_toml
+from toolkit.measure.metrics import described
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +104,35 @@ class Results:
         """Latency of every setting at every corpus size it was timed at; None for the whole one only."""
         path = self.folder / SCALING
         return self._with_todays_names(_table(path)) if path.is_file() else None
+
+    @cached_property
+    def bounds(self) -> pd.DataFrame | None:
+        """The most that judgements can show at each setting and query, judged or not: docs/results-format.md.
+
+        None for folders that were written before there were bounds, and for sets of pairs.
+        """
+        path = self.folder / BOUNDS
+        return self._with_todays_names(_table(path)) if path.is_file() else None
+
+    def same_ranking(self, metric: str) -> pd.Series:
+        """The group of each setting, by its name: settings of one group have equal values of `metric` at every query.
+
+        The first documents of all their rankings are the same, down to the depth of the metric that the sweep is
+        judged by (column ``same_ranking``). Group 0 is that of the exact full-dimension search. A metric that looks
+        deeper, or a folder that does not say, leaves each setting in a group of its own.
+        """
+        import pandas as pd
+
+        frame = self.measurements
+        keys = frame["setting"]
+        judged_by = next((one for one in map(described, frame) if one.is_quality), None)
+        depth = described(metric).depth
+        if "same_ranking" in frame and judged_by and depth and depth <= (judged_by.depth or 0):
+            return pd.Series(frame["same_ranking"].to_numpy(), index=keys)
+        exact = (frame["precision"] == "float32") & (frame["index"] == "Flat") & (frame["rescore"] == "")
+        first = frame["dim"].where(exact, 0).to_numpy().argmax()
+        alone = np.arange(len(frame))
+        return pd.Series(np.where(alone == first, 0, alone + (alone < first)), index=keys)
 
     def frame(self) -> pd.DataFrame:
         """The measurements, as a copy of one's own."""

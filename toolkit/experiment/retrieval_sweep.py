@@ -103,13 +103,17 @@ class RetrievalSweep:
             out=store.corpus_file(size_bytes) if mapped else None,
             progress=progress,
         )
-        queries = {
-            label: embed_texts(
-                embedder, data.queries, role=Role.QUERY, instruction=label, cache=cache, progress=progress
-            )
-            for label in labels_of(plan, embedder.space)
-        }
-        return Searchable(corpus, queries)
+        queries, unlabelled = (
+            {
+                label: embed_texts(
+                    embedder, texts, role=Role.QUERY, instruction=label, cache=cache, progress=progress
+                )
+                for label in labels_of(plan, embedder.space)
+                if texts
+            }
+            for texts in (data.queries, data.unlabelled)
+        )
+        return Searchable(corpus, queries, unlabelled, data.unlabelled_hash)
 
     def measure(
         self, store: RawStore, vectors: Searchable, space: EmbeddingSpace, *, progress: bool
@@ -146,7 +150,7 @@ def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
     """The set with at most `most` queries (0 for all), drawn with `seed`, in their order; all documents."""
     if most == 0 or len(data.queries) <= most:
         return data
-    drawn = np.sort(np.random.default_rng(seed).choice(len(data.queries), size=most, replace=False))
+    drawn = _drawn(len(data.queries), most, seed)
     ids = [data.query_ids[i] for i in drawn]
     return replace(
         data,
@@ -156,18 +160,39 @@ def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
     )
 
 
+def sample_unlabelled(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
+    """The set with at most `most` of its queries without judgements (0 for none), drawn in the same way."""
+    if most == 0:
+        return replace(data, unlabelled_ids=(), unlabelled=(), unlabelled_source="")
+    if len(data.unlabelled) <= most:
+        return data
+    drawn = _drawn(len(data.unlabelled), most, seed)
+    return replace(
+        data,
+        unlabelled_ids=[data.unlabelled_ids[i] for i in drawn],
+        unlabelled=[data.unlabelled[i] for i in drawn],
+    )
+
+
+def _drawn(number: int, most: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).choice(number, size=most, replace=False))
+
+
 def _search_exactly(
     store: RawStore, vectors: Searchable, dims: Sequence[int], *, k: int, progress: bool
 ) -> None:
     corpus: Vectors = vectors.corpus
-    for label, queries in vectors.queries.items():
-        missing = [dim for dim in dims if store.neighbours(Setting(dim, instruction=label)) is None]
-        if not missing:
-            continue
-        bar = progress_bar(
-            total=len(corpus), label=f"exact search, {len(missing)} dims", unit="doc", show=progress
-        )
-        with bar:
-            found = exact_search(corpus.rows, queries.rows, missing, k=k, progress=bar.update)
-        for dim, neighbours in found.items():
-            store.save_neighbours(Setting(dim, instruction=label), neighbours)
+    for asked, by_label in vectors.asked.items():
+        for label, queries in by_label.items():
+            missing = [
+                dim for dim in dims if store.neighbours(Setting(dim, instruction=label), asked=asked) is None
+            ]
+            if not missing:
+                continue
+            bar = progress_bar(
+                total=len(corpus), label=f"exact search, {len(missing)} dims", unit="doc", show=progress
+            )
+            with bar:
+                found = exact_search(corpus.rows, queries.rows, missing, k=k, progress=bar.update)
+            for dim, neighbours in found.items():
+                store.save_neighbours(Setting(dim, instruction=label), neighbours, asked=asked)

@@ -1,6 +1,7 @@
 """The raw part of a results folder: what was found and timed, saved before anything is derived.
 
-    raw/<setting>.<identity>.neighbours.npz   rows (queries, k) int32 or int64, scores (queries, k) float32
+    raw/<setting>.<identity>.neighbours.npz   rows (queries, k) int32 or int64, scores (queries, k) float32;
+                                              those of queries without judgements in a file of their own
     raw/<setting>.<identity>.pairs.npz        per pair: cosine float64, or the nearest rows of both directions
     raw/<search>.<identity>.timing.npz        every latency sample in ms, every batch in s, one row per round
     raw/<index>.<identity>.build.json         build seconds, index bytes, factory string, peak memory
@@ -86,15 +87,19 @@ class RawStore:
         """Remove the file of vectors: the cache has them."""
         (self.folder / _CORPUS).unlink(missing_ok=True)
 
-    def neighbours(self, setting: Setting) -> Neighbours | None:
-        """The neighbours found at a setting, if they were saved."""
-        found = self._arrays(setting, "neighbours", self.identity.neighbours(setting.key), {"rows", "scores"})
+    def neighbours(self, setting: Setting, *, asked: str = "") -> Neighbours | None:
+        """The neighbours found at a setting, if they were saved.
+
+        asked : hash of the queries without judgements, for theirs; empty for those of the sweep's own queries.
+        """
+        stamp = self.identity.neighbours(setting.key, asked)
+        found = self._arrays(setting, "neighbours", stamp, {"rows", "scores"})
         return None if found is None else Neighbours(found["rows"].astype(np.int64), found["scores"])
 
-    def save_neighbours(self, setting: Setting, neighbours: Neighbours) -> None:
+    def save_neighbours(self, setting: Setting, neighbours: Neighbours, *, asked: str = "") -> None:
         """Save what a search found; int32 row numbers where they fit."""
         arrays = {"rows": _small(neighbours.rows), "scores": neighbours.scores}
-        self._save(setting, "neighbours", self.identity.neighbours(setting.key), arrays)
+        self._save(setting, "neighbours", self.identity.neighbours(setting.key, asked), arrays)
 
     def holds(self, setting: Setting) -> bool:
         """Whether what a setting finds was saved, neighbours or pairs."""

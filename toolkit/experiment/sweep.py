@@ -24,7 +24,7 @@ from toolkit.experiment.machine import HostLoad, load_average, usable_cores
 from toolkit.experiment.pair_sweep import PairSweep, sample_pairs
 from toolkit.experiment.plan import OBJECT_SPEC, SweepPlan
 from toolkit.experiment.results import Results
-from toolkit.experiment.retrieval_sweep import RetrievalSweep, sample_queries
+from toolkit.experiment.retrieval_sweep import RetrievalSweep, sample_queries, sample_unlabelled
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.search.backend import backend_of
@@ -118,7 +118,11 @@ def _prepared(plan: SweepPlan, data: RetrievalSet | PairSet) -> tuple[RetrievalS
         fitted = plan.for_corpus(len(data.docs))
         if fitted.k < plan.k:
             notes.append(f"k is {fitted.k}, as the corpus holds no more documents (by default {plan.k})")
-        sweep = RetrievalSweep(fitted, sample_queries(data, plan.max_queries, seed=plan.seed))
+        sampled = sample_queries(data, plan.max_queries, seed=plan.seed)
+        if data.labelled:
+            sampled = sample_unlabelled(sampled, plan.max_unlabelled, seed=plan.seed)
+            notes += _unlabelled(sampled, len(data.unlabelled), plan)
+        sweep = RetrievalSweep(fitted, sampled)
         what, measured, all_there = "queries", len(sweep.data.queries), len(data.queries)
     if measured < all_there:
         notes.append(
@@ -126,6 +130,18 @@ def _prepared(plan: SweepPlan, data: RetrievalSet | PairSet) -> tuple[RetrievalS
             "(max_queries; 0 measures all)"
         )
     return sweep, notes
+
+
+def _unlabelled(data: RetrievalSet, all_there: int, plan: SweepPlan) -> list[str]:
+    """What was searched beside the judged queries."""
+    searched = len(data.unlabelled)
+    if not searched:
+        return []
+    drawn = f", of {all_there:,}, drawn at random with seed {plan.seed} (max_unlabelled)"
+    return [
+        f"{searched:,} queries without judgements ({data.unlabelled_source}) were searched too, and not "
+        f"timed{drawn if searched < all_there else ''}"
+    ]
 
 
 def _identity(plan: SweepPlan, shared: Mapping[str, object], settings: Sequence[Setting]) -> Identity:
