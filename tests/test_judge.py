@@ -71,7 +71,7 @@ def some_qrels(seed=9):
 
 
 def a_session(folder, *, most=6, design=None, judge="ada"):
-    design = design or a_round()
+    folder, design = Path(folder), design or a_round()
     if not load_rounds(folder):
         design.save(folder)
     return Session(load_rounds(folder)[-1], Journal(folder / JOURNAL), most=most, judge=judge, **TEXTS)

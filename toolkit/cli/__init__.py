@@ -17,6 +17,7 @@ from toolkit import __version__
 from toolkit.cli.bench import bench
 from toolkit.cli.embed import embed
 from toolkit.cli.group import Stoppable
+from toolkit.cli.judge import judge
 from toolkit.cli.mteb import mteb
 from toolkit.cli.recommend import recommend
 from toolkit.cli.report import report
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sweep, report, embed, recommend, mteb):
+for command in (sweep, report, embed, recommend, judge, mteb):
     app.command()(command)
 app.add_typer(bench, name="bench")
 

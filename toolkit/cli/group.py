@@ -17,7 +17,7 @@ from toolkit.redact import redacted_arguments
 
 _TYPED = "toolkit.typed"
 # Commands that keep vectors or results as they go; the others start again.
-_KEEPING = ("sweep", "mteb", "embed")
+_KEEPING = ("sweep", "mteb", "embed", "judge")
 
 
 class Stopped(KeyboardInterrupt):

@@ -106,6 +106,11 @@ def run_sweep(
     return Results(out, plan, about, tables.measurements, notes=tuple(notes))
 
 
+def as_measured(plan: SweepPlan, data: RetrievalSet) -> RetrievalSet:
+    """The set as a sweep of this plan measures it: with the queries it samples."""
+    return _prepared(plan, data)[0].data
+
+
 def _prepared(plan: SweepPlan, data: RetrievalSet | PairSet) -> tuple[RetrievalSweep | PairSweep, list[str]]:
     """The sweep over what `max_queries` leaves of the data, and notes on what differs from the plan."""
     notes = []

@@ -38,6 +38,12 @@ class Question:
     left: int
 
 
+def check_most(most: int) -> None:
+    """Raise PlanError for a number of draws that no round has."""
+    if not 1 <= most <= MOST_DRAWS:
+        raise PlanError(f"{most} queries cannot be judged in a round; choose 1..{MOST_DRAWS:,}")
+
+
 class Session:
     """One round of judging while a person is at it.
 
@@ -57,8 +63,7 @@ class Session:
         most: int = MOST,
         judge: str = "",
     ) -> None:
-        if not 1 <= most <= MOST_DRAWS:
-            raise PlanError(f"{most} queries cannot be judged in a round; choose 1..{MOST_DRAWS:,}")
+        check_most(most)
         self.design = design
         self.journal = journal
         self.judge = judge
@@ -78,6 +83,14 @@ class Session:
         """How many of them are judged whole."""
         gains = self.journal.gains
         return sum(is_whole(self.design, query_id, gains) for query_id in self._draws)
+
+    @property
+    def summary(self) -> str:
+        """How far the session is, in one sentence."""
+        done = self.queries_judged
+        if done == self.queries_to_judge:
+            return f"all {done} queries are judged"
+        return f"{done} of {self.queries_to_judge} queries are judged; the same command goes on from here"
 
     @property
     def question(self) -> Question | None:

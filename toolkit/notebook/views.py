@@ -5,6 +5,7 @@ Decides and draws nothing: findings come from `decide/`, charts and markup from 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from html import escape
@@ -15,11 +16,12 @@ import pandas as pd
 
 from toolkit.decide.cost import Prices
 from toolkit.decide.evidence import headline, judged, recommended, with_recommendation
+from toolkit.decide.judging import judging_session
 from toolkit.decide.recommend import recommend
 from toolkit.decide.recommendation import Recommendation
 from toolkit.decide.series import main_metric
 from toolkit.decide.wording import cell_text
-from toolkit.errors import PlanError
+from toolkit.errors import PlanError, require_package
 from toolkit.experiment.results import Results
 from toolkit.measure.metrics import described
 from toolkit.measure.noninferiority import KEEP
@@ -27,6 +29,8 @@ from toolkit.report.kinds import draw, possible_kinds
 from toolkit.report.write import write_report
 
 if TYPE_CHECKING:
+    from toolkit.data.sets import RetrievalSet
+    from toolkit.notebook.judging import JudgeView
     from toolkit.report.style import Chart
 
 _ROWS_SHOWN = 12
@@ -96,6 +100,51 @@ class ResultsView:
     def plot(self, kind: str = "dimension") -> Chart:
         """A chart as a matplotlib Figure; raises PlanError for a kind that these results cannot give."""
         return draw(self._judged, kind)
+
+    def judge(
+        self,
+        *,
+        settings: Sequence[str] | None = None,
+        metric: str | None = None,
+        keep: float | None = None,
+        most: int = 50,
+        most_gain: int | None = None,
+        seed: int | None = None,
+        judge: str | None = None,
+        data: str | RetrievalSet | None = None,
+        new_round: bool = False,
+    ) -> JudgeView:
+        """A widget to judge documents of unlabelled queries, drawn where the settings in question can lose most.
+
+        Each press is kept at once in the folder's ``judgements``; the same call goes on where the last one stopped.
+
+        settings : in question, by their keys; those that the recommendation leaves undecided if not given.
+        metric, keep : the quality and the share of it to keep; as in `recommend`.
+        most : queries to judge at most; fewer where one is drawn again.
+        most_gain : 3 for gains 0 to 3 (the default), 1 for relevant or not.
+        seed : of the draws. judge : who answers; the user's name here if not given.
+        data : the set, where it does not lie where the plan says, or was an object.
+        new_round : begin another round, about what is in question now.
+
+        Raises PlanError, ResultsError, or MissingPackageError without the extra ``notebook``.
+        """
+        require_package("ipywidgets", needed_for="judging in a notebook", extra="notebook")
+        from toolkit.notebook.judging import JudgeView
+
+        return JudgeView(
+            judging_session(
+                self.results,
+                settings=settings,
+                metric=metric,
+                keep=keep,
+                most=most,
+                most_gain=most_gain,
+                seed=seed,
+                judge=judge,
+                data=data,
+                new_round=new_round,
+            )
+        )
 
     def save(self) -> Path:
         """Write charts and report.html into the results folder; returns the report's path."""
