@@ -72,6 +72,7 @@ class AtSize:
 def at_size(
     row: Mapping[str, Any], sizes: pd.DataFrame | None, *, size: int, documents: int, k: int
 ) -> AtSize:
+    """One setting at `size` documents: `sizes` are its rows of the scaling table, `documents` the measured corpus."""
     rate = "qps_1_thread" if "qps_1_thread" in row else "qps"
     # Whatever a setting holds beside its index, such as the vectors of a second stage, grows with the corpus.
     beside = row["bytes_per_vector"] - row["index_bytes"] / documents
