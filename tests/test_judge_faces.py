@@ -107,11 +107,11 @@ def test_a_press_is_kept_before_the_next_document_shows(view, tmp_path):
     assert Journal(tmp_path / JOURNAL).answers[-1].note == "unsure"
 
 
-def test_keys_typed_into_the_field_are_presses(view, tmp_path):
-    view._keys.value = "3"
-    view._keys.value = "0 1u"
-    assert view._keys.value == ""
-    assert [one.gain for one in Journal(tmp_path / JOURNAL).answers] == [3, 0, 1, None]
+def test_keys_typed_into_the_field_are_presses_once_each(view, tmp_path):
+    for value in ("3", "30 1", "30 1u", "30 1", "30 12"):  # two at once, an undo, a backspace
+        view._keys.value = value
+    assert [one.gain for one in Journal(tmp_path / JOURNAL).answers] == [3, 0, 1, None, 2]
+    view._keys.value = ""
     view._keys.value = "x"
     assert "'x' is not one of 0 1 2 3 ? u" in view._said.value.replace("&#x27;", "'")
 

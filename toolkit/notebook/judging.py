@@ -75,11 +75,15 @@ class JudgeView(ipywidgets.VBox):
         return button
 
     def _typed(self, change: dict[str, str]) -> None:
-        keys = "".join(change["new"].split())
-        if change["new"]:
-            self._keys.value = ""
-        for key in keys:
-            self.press(key)
+        """Act on what was added at the end of the field.
+
+        It is never cleared from here: a key pressed meanwhile would come back with the ones before it, as a second
+        answer to each.
+        """
+        old, new = change["old"], change["new"]
+        if new.startswith(old):
+            for key in "".join(new[len(old) :].split()):
+                self.press(key)
 
     def _answer(self, gain: int, *, unsure: bool = False) -> None:
         if self._question is None:
