@@ -15,7 +15,10 @@ import typer
 
 from toolkit import __version__
 from toolkit.cli.bench import bench
+from toolkit.cli.cache import cache
+from toolkit.cli.doctor import doctor
 from toolkit.cli.embed import embed
+from toolkit.cli.examples import EXAMPLES, examples
 from toolkit.cli.group import Stoppable
 from toolkit.cli.judge import judge
 from toolkit.cli.mteb import mteb
@@ -28,14 +31,14 @@ app = typer.Typer(
     cls=Stoppable,
     help="Measure which embedding dimension, precision, index and instruction your data needs.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sweep, report, embed, recommend, judge, mteb):
-    app.command()(command)
+for command in (sweep, recommend, report, judge, embed, mteb, doctor):
+    app.command(epilog=examples(*EXAMPLES[command.__name__]))(command)
 app.add_typer(bench, name="bench")
+app.add_typer(cache, name="cache")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

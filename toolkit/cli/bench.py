@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.examples import EXAMPLES, examples
 from toolkit.cli.options import DIMS, Embedder
 
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True, rich_markup_mode=None)
@@ -16,7 +17,7 @@ def _bench() -> None:
     pass
 
 
-@bench.command()
+@bench.command(epilog=examples(*EXAMPLES["bench encode"]))
 def encode(
     embedder: Embedder = "static",
     workload: Annotated[str, typer.Option(help="passages, queries, long, or a file of texts")] = "passages",

@@ -15,7 +15,21 @@ DATA = (
 )
 DIMS = "dimensions between commas, or auto"
 
-Embedder = Annotated[str, typer.Option(help=EMBEDDER)]
+
+def complete_embedder(incomplete: str) -> list[str]:
+    """Beginnings of embedder specs for a shell's completion; folders are the shell's own."""
+    return [spec for spec in ("static", "local:", "http://", "https://") if spec.startswith(incomplete)]
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Beginnings of data specs likewise."""
+    from toolkit.data.load import SPEC_FORMS
+
+    starts = [form.split("<")[0].strip(". ") for form in SPEC_FORMS.split(", ")]
+    return [spec for spec in starts if spec.startswith(incomplete)]
+
+
+Embedder = Annotated[str, typer.Option(help=EMBEDDER, autocompletion=complete_embedder)]
 Folder = Annotated[Path, typer.Argument(help="results folder that toolkit sweep wrote")]
 
 

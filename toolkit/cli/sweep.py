@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.group import Stopped
-from toolkit.cli.options import DATA, DIMS, EMBEDDER, listed
+from toolkit.cli.options import DATA, DIMS, EMBEDDER, complete_data, complete_embedder, listed
 
 
 def sweep(
     plan: Annotated[Path | None, typer.Argument(help="TOML plan; the options below override it")] = None,
     out: Annotated[Path, typer.Option(help="results folder to write")] = Path("results/sweep"),
-    embedder: Annotated[str | None, typer.Option(help=EMBEDDER)] = None,
-    data: Annotated[str | None, typer.Option(help=DATA)] = None,
+    embedder: Annotated[str | None, typer.Option(help=EMBEDDER, autocompletion=complete_embedder)] = None,
+    data: Annotated[str | None, typer.Option(help=DATA, autocompletion=complete_data)] = None,
     dims: Annotated[str | None, typer.Option(help=DIMS)] = None,
     precision: Annotated[
         list[str] | None, typer.Option(help="float32, float16, int8 ..; repeatable, or between commas")

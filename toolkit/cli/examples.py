@@ -1,0 +1,49 @@
+"""Examples under a command's options: what is typed most, each line ready to be copied."""
+
+from __future__ import annotations
+
+EXAMPLES = {
+    "sweep": (
+        "toolkit sweep --out results/first                      # the embedded model on the built-in set",
+        "toolkit sweep --embedder local:Qwen/Qwen3-Embedding-0.6B --data beir:my/folder --out results/mine",
+        "toolkit sweep --data csv:judged.csv --dims 64,128,256 --precision float32,int8 --index HNSW32",
+        'toolkit sweep --instruction default --instruction none --instruction "Find code" --out results/code',
+        "toolkit sweep plan.toml --out results/grid",
+    ),
+    "recommend": (
+        "toolkit recommend results/first --keep 0.95",
+        "toolkit recommend results/grid --max-p95-ms 5 --max-bytes-per-vector 256 --corpus-size 10M",
+    ),
+    "report": ("toolkit report results/first",),
+    "judge": (
+        "toolkit judge results/mine --most 50",
+        "toolkit judge results/mine --export judged.tsv",
+    ),
+    "embed": (
+        "toolkit embed texts.txt --dim 256 --out vectors.npy",
+        "toolkit embed queries.jsonl --role query --embedder local:Qwen/Qwen3-Embedding-0.6B --out queries.npy",
+    ),
+    "mteb": (
+        "toolkit mteb --tasks SciFact,STSBenchmark --dims 64,128,256 --out results/mteb",
+        "toolkit mteb --tasks beir:my/folder --instruction task --instruction none --out results/mteb",
+    ),
+    "doctor": (
+        "toolkit doctor",
+        "toolkit doctor --no-hub --json > doctor.json",
+    ),
+    "cache ls": ("toolkit cache ls",),
+    "cache clear": (
+        "toolkit cache clear 3f2a91c0",
+        "toolkit cache clear wordllama-l2-supercat-256",
+        "toolkit cache clear --all --yes",
+    ),
+    "bench encode": (
+        "toolkit bench encode --embedder local:Qwen/Qwen3-Embedding-0.6B --workload passages",
+        "toolkit bench encode --workload queries --dims auto",
+    ),
+}
+
+
+def examples(*lines: str) -> str:
+    """The text for a command's `epilog`; click leaves a paragraph that begins with its mark as it is."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
