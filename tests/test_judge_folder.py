@@ -1,19 +1,28 @@
 """Judging in a results folder: what a round is about, the texts it needs, and going on with it."""
 
+import io
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.sweeps import names_set, sweep_into
+from tests.sweeps import QUICK, names_set, sweep_into
+from toolkit.cli import main
+from toolkit.data.load import _READERS
 from toolkit.data.sets import SENTENCES
 from toolkit.decide.judging import judging_session
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import PlanError, ResultsError, ToolkitWarning
+from toolkit.experiment.plan import make_plan
 from toolkit.experiment.results import Results
+from toolkit.experiment.sweep import run_sweep
 from toolkit.judge.design import FOLDER
 from toolkit.judge.draw import draw_probabilities
 from toolkit.judge.export import export_qrels
+from toolkit.judge.journal import JOURNAL, Journal
 from toolkit.judge.judged import load_judged
 from toolkit.judge.simulated import answer_all
 from toolkit.notebook.views import ResultsView
@@ -163,6 +172,51 @@ def test_exported_qrels_are_the_whole_queries(results, tmp_path):
     assert {line.split("\t")[0] for line in lines[1:]} == {first}
     assert {line.split("\t")[2] for line in lines[1:]} == {"2"}
     assert "1 of queries judged in part" in said
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command line, in this process, on a folder whose data set it can open; keys in, what it printed out."""
+    monkeypatch.setitem(_READERS, "names", lambda place, split: half_labelled())
+    monkeypatch.chdir(tmp_path)
+    run_sweep(
+        make_plan(**QUICK | {"data": "names:here", "metrics": ["ndcg@10"]}),
+        out=tmp_path / "out",
+        embedder=StaticEmbedder(),
+        cache=VectorCache(tmp_path / "cache"),
+        progress=False,
+    )
+
+    def run(*arguments, keys=""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(keys))
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main(["judge", "out", *arguments])
+            except SystemExit as stop:
+                code = stop.code or 0
+        return code, out.getvalue(), err.getvalue()
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore::toolkit.errors.DimensionWarning")
+def test_the_command_judges_goes_on_and_exports(command, tmp_path):
+    code, out, err = command("--most", "2", "--keep", "0.9", "--grades", "1", "--name", "ada", keys="1q")
+    assert (code, err) == (0, "")
+    assert "How well does the document answer the query?" in out
+    assert "0 of 2 queries are judged; the same command goes on from here" in out
+    code, out, _ = command("--most", "2", keys="0" * 200)
+    assert "all 2 queries are judged" in out
+    answers = Journal(tmp_path / "out" / FOLDER / JOURNAL).answers
+    assert [one.gain for one in answers] == [1] + [0] * (len(answers) - 1)
+    assert answers[0].judge == "ada"
+    code, out, _ = command("--export", "qrels.tsv")
+    assert f"{len(answers)} judgements of 2 queries" in out
+    assert len((tmp_path / "qrels.tsv").read_text().splitlines()) == len(answers) + 1
+    code, _, err = command("--seed", "3")
+    assert code == 2
+    assert "was begun with seed 0" in err
 
 
 def test_the_notebooks_widget_opens_on_the_folder(results):

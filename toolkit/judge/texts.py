@@ -10,7 +10,7 @@ GAINS = {
     3: {
         0: "does not answer it",
         1: "says a little of the answer",
-        2: "answers it in part, or with other things around it",
+        2: "answers a good part of it",
         3: "answers it fully",
     },
 }

@@ -15,8 +15,9 @@ from toolkit.judge.session import Question, Session
 from toolkit.judge.texts import GAINS, shown
 
 _UNSURE, _UNDO = "?", "u"
+# The document's box keeps its height, so that the buttons stay where they are.
 _TEXT = (
-    '<div style="white-space: pre-wrap; overflow-wrap: anywhere; max-height: {height}; overflow-y: auto; '
+    '<div style="white-space: pre-wrap; overflow-wrap: anywhere; {height}; overflow-y: auto; '
     'border: 1px solid #8888; padding: 0.5em 0.8em; line-height: 1.45">{text}</div>'
 )
 
@@ -121,9 +122,11 @@ class JudgeView(ipywidgets.VBox):
             f"<b>Query {question.number} of {question.of}</b> · {left}. "
             "How well does the document answer the query?"
         )
-        self._query.value = _TEXT.format(height="8em", text=f"<b>{escape(shown(question.query))}</b>")
+        self._query.value = _TEXT.format(
+            height="max-height: 8em", text=f"<b>{escape(shown(question.query))}</b>"
+        )
         self._document.value = _TEXT.format(
-            height="24em", text=escape(shown(question.document)) or "(empty text)"
+            height="height: 16em", text=escape(shown(question.document)) or "(empty text)"
         )
 
     def _say(self, sentence: str) -> None:
