@@ -20,6 +20,7 @@ FLOORS = {
     "redact": 0,
     "space": 0,
     "vectors": 0,
+    "wire": 0,
     "embedding": 1,
     "data": 1,
     "search": 1,
@@ -29,13 +30,14 @@ FLOORS = {
     "decide": 4,
     "report": 5,
     "mteb_adapter": 5,
+    "conformance": 5,
     "notebook": 6,  # shows the report's charts and markup
     "__init__": 7,
     "cli": 8,
     "__main__": 9,
 }
 # Nouns may build on each other; their order is the order of this list.
-GROUND = ["errors", "redact", "files", "progress", "space", "vectors"]
+GROUND = ["errors", "redact", "files", "progress", "space", "vectors", "wire"]
 
 
 def room_of(path: Path) -> str:
