@@ -187,6 +187,7 @@ def test_public_names():
         "recommend",
         "retrieval_set",
         "sweep",
+        "texts",
     ]
     for name in toolkit.__all__:
         assert getattr(toolkit, name) is not None

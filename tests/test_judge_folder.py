@@ -146,7 +146,7 @@ def test_what_cannot_be_judged_is_said(results, tmp_path):
     shutil.rmtree(results.folder / "raw")
     with pytest.raises(ResultsError, match=r"lacks what .* found .* toolkit sweep"):
         judging_session(results, data=half_labelled())
-    everything = sweep_into(tmp_path / "all", tmp_path / "cache")
+    everything = sweep_into(tmp_path / "all", tmp_path / "cache", max_unlabelled=0)
     with pytest.raises(ResultsError, match="every query of names has judgements"):
         judging_session(everything, data=names_set())
 

@@ -27,7 +27,7 @@ from toolkit.measure.metrics import (
 from toolkit.measure.quality import evaluate
 
 Ranking = namedtuple("Ranking", "rows scores")
-FACTS = {"dataset", "model", "setting", *SETTING_COLUMNS, "factory", "index_device"}
+FACTS = {"dataset", "model", "setting", *SETTING_COLUMNS, "factory", "index_device", "same_ranking"}
 
 
 def is_known(column: str) -> bool:

@@ -272,7 +272,9 @@ def test_an_interruption_at_any_write_loses_at_most_that_one(whole, cache, tmp_p
         return write
 
     total = len([path for path in (whole.folder / "raw").glob("*.*.*") if "conditions" not in path.name])
-    assert total == 24, "10 settings found and timed, 4 indexes built"
+    assert total == 34, (
+        "10 settings found for queries with and without judgements, and timed; 4 indexes built"
+    )
     for count in range(total):
         out = tmp_path / str(count)
         written.clear()

@@ -8,7 +8,7 @@ import pytest
 
 from toolkit.data.sets import GIVEN, SENTENCES, UNJUDGED, RetrievalSet
 from toolkit.errors import DataError
-from toolkit.experiment.retrieval_sweep import sample_queries
+from toolkit.experiment.queries import sample_queries
 
 JUDGED = RetrievalSet("s", ["d0", "d1"], ["lift", "drag"], ["q0", "q1"], ["up?", "back?"], {"q0": {"d0": 1}})
 

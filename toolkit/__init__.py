@@ -56,6 +56,7 @@ __all__ = [
     "recommend",
     "retrieval_set",
     "sweep",
+    "texts",
 ]
 
 _LAZY = {
@@ -131,30 +132,57 @@ def load_dataset(spec: str) -> RetrievalSet | PairSet:
 
     ``csv:``, ``parquet:`` and ``jsonl:`` take a file of judged pairs with columns ``query``, ``document`` and, if
     there is one, ``score``; or a folder of three tables, documents (id, text), queries (id, text) and qrels
-    (query_id, document_id, score). ``pairs:<file.tsv>`` is a pair set. Raises PlanError for an unknown spec,
-    DataError for content that cannot be used.
+    (query_id, document_id, score). ``texts:<file>`` is a file of documents alone, one per line or a table with a
+    column ``text``; a folder without qrels, too, is a set without judgements. ``pairs:<file.tsv>`` is a pair set.
+    Raises PlanError for an unknown spec, DataError for content that cannot be used.
     """
     from toolkit.data.load import load_dataset as loaded
 
     return loaded(spec)
 
 
-def retrieval_set(docs: Any, queries: Any, qrels: Any, *, name: str = "data") -> RetrievalSet:  # noqa: ANN401
+def retrieval_set(
+    docs: Any,  # noqa: ANN401
+    queries: Any,  # noqa: ANN401
+    qrels: Any,  # noqa: ANN401
+    *,
+    clusters: Any = None,  # noqa: ANN401
+    name: str = "data",
+) -> RetrievalSet:
     """A retrieval set from lists, dictionaries, or pandas or polars frames.
 
         toolkit.retrieval_set(
             docs=["a cat", "a dog"], queries=["which one purrs?"], qrels={0: [0]}
         )
 
-    docs, queries : texts; a dictionary from id to text; or a frame with ``id`` and ``text``.
+    docs, queries : texts; a dictionary from id to text; or a frame with ``id`` and ``text``. Queries without a
+        judgement are kept as such: they are searched, for what rankings alone can tell.
     qrels : a dictionary from query id to document ids or gains; (query id, document id[, gain]) triples; or a
         frame with ``query_id``, ``document_id`` and, if there is one, ``score``. Lists are numbered from 0.
+    clusters : a dictionary from query id to cluster, or a frame with ``query_id`` and ``cluster``: queries of one
+        cluster are not independent. A column ``cluster`` of the queries says the same.
 
     Raises DataError naming what is missing or does not fit.
     """
     from toolkit.data.frames import retrieval_set as made
 
-    return made(docs, queries, qrels, name=name)
+    return made(docs, queries, qrels, clusters=clusters, name=name)
+
+
+def texts(docs: Any, queries: Any = None, *, clusters: Any = None, name: str = "texts") -> RetrievalSet:  # noqa: ANN401
+    """A set without any judgement: documents and, if there are any, queries.
+
+        toolkit.texts(docs=["a cat", "a dog", ..], queries=["which one purrs?", ..])
+
+    A sweep of it says how far each setting's rankings agree with the exact full-dimension search's: agreement,
+    not quality. `docs`, `queries` and `clusters` are as in `retrieval_set`; a frame needs no ``id``, and may call
+    its queries ``query``. Without queries, sentences of the documents stand in for them, and are called that.
+
+    Raises DataError naming what is missing or does not fit.
+    """
+    from toolkit.data.frames import texts as made
+
+    return made(docs, queries, clusters=clusters, name=name)
 
 
 def pair_set(left: Any, right: Any = None, scores: Any = None, *, name: str = "pairs") -> PairSet:  # noqa: ANN401
@@ -183,6 +211,9 @@ def sweep(
     k: int | None = None,
     metrics: Sequence[str] | Literal["auto"] | None = None,
     max_queries: int | None = None,
+    unlabelled: Any = None,  # noqa: ANN401
+    max_unlabelled: int | None = None,
+    clusters: str | Path | None = None,
     timing: Mapping[str, Any] | None = None,
     seed: int | None = None,
     resume: bool = False,
@@ -208,6 +239,11 @@ def sweep(
     k : neighbours kept; 100, or all of a smaller corpus.
     metrics : quality measures such as ``ndcg@10``; the first is what settings are judged by.
     max_queries : larger sets are sampled to so many queries (2,000); 0 measures all.
+    unlabelled : queries without judgements, searched too for what rankings alone tell, and never timed: texts, a
+        frame, or a file, one query per line. Else those of the data that nobody judged; else sentences of the
+        documents stand in for them.
+    max_unlabelled : at most so many of them (2,000); 0 searches none.
+    clusters : a file of query ids and clusters, for data that does not say which queries are not independent.
     timing : fields of `TimingPlan`, for example ``{"queries": 100, "rounds": 2}``.
     seed : of samples, k-means and graphs (0).
     resume : lets a plan add settings to the sweep that is in `out`.
@@ -220,6 +256,7 @@ def sweep(
     from toolkit.data.sets import PairSet, RetrievalSet
     from toolkit.embedding.config import AnyConfig
     from toolkit.experiment.plan import resolve_plan
+    from toolkit.experiment.queries import given_queries
     from toolkit.experiment.sweep import run_sweep
     from toolkit.notebook.views import ResultsView
     from toolkit.report.write import write_report
@@ -235,6 +272,9 @@ def sweep(
         "k": k,
         "metrics": metrics,
         "max_queries": max_queries,
+        "unlabelled": str(unlabelled) if isinstance(unlabelled, str | Path) else None,
+        "max_unlabelled": max_unlabelled,
+        "clusters": None if clusters is None else str(clusters),
         "timing": timing,
         "seed": seed,
     }
@@ -247,6 +287,7 @@ def sweep(
         out=Path(out),
         embedder=opened,
         data=data if isinstance(data, RetrievalSet | PairSet) else None,
+        unlabelled=None if unlabelled is None or "unlabelled" in given else given_queries(unlabelled),
         resume=resume,
         overwrite=overwrite,
         cache=cache,

@@ -10,8 +10,8 @@ import typer
 
 EMBEDDER = "static, local:<hub id or folder>, or http://host:port/v1#<model>"
 DATA = (
-    "builtin, beir:<folder>[@split], csv:<file or folder> (also parquet:, jsonl:), pairs:<file.tsv>[@split] "
-    "or mteb:<task>"
+    "builtin, beir:<folder>[@split], csv:<file or folder> (also parquet:, jsonl:), texts:<file of documents>, "
+    "pairs:<file.tsv>[@split] or mteb:<task>"
 )
 DIMS = "dimensions between commas, or auto"
 

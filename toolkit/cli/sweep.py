@@ -38,6 +38,19 @@ def sweep(
     max_queries: Annotated[
         int | None, typer.Option(help="sample larger sets to so many queries; 0 measures all")
     ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="queries without judgements, one per line (or .csv, .tsv, .jsonl): searched too, for what "
+            "rankings alone tell"
+        ),
+    ] = None,
+    max_unlabelled: Annotated[
+        int | None, typer.Option(help="at most so many queries without judgements; 0 searches none")
+    ] = None,
+    clusters: Annotated[
+        Path | None, typer.Option(help="file of query ids and clusters: queries that are not independent")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of samples, k-means and graphs")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="add to the sweep that is in the folder")] = False,
     overwrite: Annotated[
@@ -65,6 +78,9 @@ def sweep(
             k=k,
             metrics=listed(metric),
             max_queries=max_queries,
+            unlabelled=unlabelled,
+            max_unlabelled=max_unlabelled,
+            clusters=clusters,
             seed=seed,
             resume=resume,
             overwrite=overwrite,

@@ -1,58 +1,117 @@
 """Evaluation sets from what a program holds: lists, dictionaries, pandas or polars frames.
 
-Knows nothing of files. Which columns a frame needs stands in one table, `COLUMNS`, and in every error.
+Knows nothing of files; `columns.py` says what the columns of a frame are called.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toolkit.data.beir import whole_gain
+from toolkit.data.columns import (
+    as_columns,
+    clusters_of,
+    column,
+    documents_of,
+    found,
+    named_clusters,
+    optional,
+    queries_of,
+    strings,
+)
 from toolkit.data.pairs import numbers
-from toolkit.data.sets import PairSet, RetrievalSet
+from toolkit.data.sentences import sentences_of
+from toolkit.data.sets import GIVEN, SENTENCES, UNJUDGED, PairSet, RetrievalSet
 from toolkit.errors import DataError
 
-# What a column may be called; the first name is the one to use.
-COLUMNS = {
-    "id": ("id", "_id"),
-    "text": ("text",),
-    "title": ("title",),
-    "query_id": ("query_id", "query-id", "qid"),
-    "document_id": ("document_id", "corpus-id", "doc_id", "docid"),
-    "score": ("score", "gain", "relevance", "label"),
-    "query": ("query",),
-    "document": ("document", "passage"),
-}
 
-
-def retrieval_set(docs: Any, queries: Any, qrels: Any, *, name: str = "data") -> RetrievalSet:  # noqa: ANN401
+def retrieval_set(
+    docs: Any,  # noqa: ANN401
+    queries: Any,  # noqa: ANN401
+    qrels: Any,  # noqa: ANN401
+    *,
+    clusters: Any = None,  # noqa: ANN401
+    name: str = "data",
+) -> RetrievalSet:
     """A retrieval set from documents, queries and judgements.
 
     docs : a list of texts, a dictionary from id to text, or a frame with columns ``id``, ``text`` and, if there
         is one, ``title``. Documents of a list have the ids "0", "1", ..
-    queries : the same forms.
+    queries : the same forms; a frame may have a ``cluster``.
     qrels : a dictionary from query id to document ids (a list, or a dictionary to gains; for lists of texts
         their positions will do), a list of (query id, document id) or (query id, document id, gain), or a frame
         with ``query_id``, ``document_id`` and, if there is one, ``score`` (1 without).
+    clusters : a dictionary from query id to cluster, or a frame with ``query_id`` and ``cluster``: queries of one
+        cluster are not independent, as those that ask about the same document.
     name : how tables and charts name the set.
 
-    Queries without a judgement are left out. Raises DataError naming what is missing or does not fit.
+    Queries without a judgement are those of the set without labels. Raises DataError naming what is missing or
+    does not fit.
     """
-    documents, asked = _texts(docs, what="docs"), _texts(queries, what="queries")
+    documents, asked = documents_of(docs), queries_of(queries)
     judged = _judgements(qrels)
     for query_id in judged:
-        if query_id not in asked:
-            raise DataError(f"qrels judge query {query_id!r}, which is not among the {len(asked)} queries")
-    kept = [query_id for query_id in asked if query_id in judged]
+        if query_id not in asked.by_id:
+            raise DataError(
+                f"qrels judge query {query_id!r}, which is not among the {len(asked.ids)} queries"
+            )
+    kept = [query_id for query_id in asked.ids if query_id in judged]
+    others = [query_id for query_id in asked.ids if query_id not in judged]
     return RetrievalSet(
         name,
-        list(documents),
-        list(documents.values()),
+        documents.ids,
+        documents.texts,
         kept,
-        [asked[query_id] for query_id in kept],
+        [asked.by_id[query_id] for query_id in kept],
         judged,
+        unlabelled_ids=others,
+        unlabelled=[asked.by_id[query_id] for query_id in others],
+        unlabelled_source=UNJUDGED if others else "",
+        clusters={**asked.clusters, **_given_clusters(clusters, asked.ids)},
+    )
+
+
+def texts(
+    docs: Any,  # noqa: ANN401
+    queries: Any = None,  # noqa: ANN401
+    *,
+    clusters: Any = None,  # noqa: ANN401
+    name: str = "texts",
+) -> RetrievalSet:
+    """A set without judgements: documents and, if there are any, queries. Settings are judged by agreement.
+
+    docs : as `retrieval_set` takes them; a frame needs no ids.
+    queries : the same forms; a frame may call them ``query``, and may have a ``cluster``. None lets sentences of the
+        documents stand in for queries, which is better than nothing and worse than any query a person wrote.
+    clusters, name : as `retrieval_set` takes them.
+
+    Raises DataError naming what is missing or does not fit.
+    """
+    documents = documents_of(docs, numbered=True)
+    asked = (
+        sentences_of(documents.texts)
+        if queries is None
+        else queries_of(queries, numbered=True, prefix="query-")
+    )
+    if not asked.ids:
+        raise DataError(
+            f"{name}: there are no queries"
+            + (
+                ", and no document has any text to take one from"
+                if queries is None
+                else "; None takes sentences"
+            )
+        )
+    return RetrievalSet(
+        name,
+        documents.ids,
+        documents.texts,
+        asked.ids,
+        asked.texts,
+        {},
+        unlabelled_source=SENTENCES if queries is None else GIVEN,
+        clusters={**asked.clusters, **_given_clusters(clusters, asked.ids)},
     )
 
 
@@ -69,10 +128,10 @@ def pair_set(left: Any, right: Any = None, scores: Any = None, *, name: str = "p
         columns = as_columns(left)
         if columns is None or "sentence1" not in columns or "sentence2" not in columns:
             raise DataError(
-                f"a pair set needs two lists, or a frame with {_found(columns, 'sentence1', 'sentence2')}"
+                f"a pair set needs two lists, or a frame with {found(columns, 'sentence1', 'sentence2')}"
             )
         left, right, scores = columns["sentence1"], columns["sentence2"], columns.get("score")
-    sides = [_strings(list(side), what=what) for side, what in ((left, "left"), (right, "right"))]
+    sides = [strings(list(side), what=what) for side, what in ((left, "left"), (right, "right"))]
     values = None
     if scores is not None:
         given = list(scores)
@@ -81,62 +140,49 @@ def pair_set(left: Any, right: Any = None, scores: Any = None, *, name: str = "p
 
 
 def judged_pairs(columns: Mapping[str, Sequence[Any]], *, name: str) -> RetrievalSet:
-    """A retrieval set from one table of judged pairs: ``query``, ``document`` and, if there is one, ``score``.
+    """A retrieval set from one table of judged pairs: ``query``, ``document``, maybe ``score`` and ``cluster``.
 
     Equal texts are one query or one document. Raises DataError for missing columns.
     """
-    asked, found = (_column(columns, kind, needs=("query", "document")) for kind in ("query", "document"))
-    gains = _optional(columns, "score") or [1] * len(asked)
+    asked, answers = (column(columns, kind, needs=("query", "document")) for kind in ("query", "document"))
+    gains = optional(columns, "score") or [1] * len(asked)
     query_ids: dict[str, str] = {}
     doc_ids: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
-    texts = (_strings(list(side), what=what) for side, what in ((asked, "query"), (found, "document")))
+    texts = (strings(list(side), what=what) for side, what in ((asked, "query"), (answers, "document")))
     for i, (query, document, gain) in enumerate(zip(*texts, gains, strict=True)):
         query_id = query_ids.setdefault(query, f"q{len(query_ids)}")
         doc_id = doc_ids.setdefault(document, f"d{len(doc_ids)}")
         qrels.setdefault(query_id, {})[doc_id] = _gain(gain, f"{name}, pair {i}")
     return RetrievalSet(
-        name, list(doc_ids.values()), list(doc_ids), list(query_ids.values()), list(query_ids), qrels
+        name,
+        list(doc_ids.values()),
+        list(doc_ids),
+        list(query_ids.values()),
+        list(query_ids),
+        qrels,
+        clusters=named_clusters(
+            [query_ids[query] for query in asked], optional(columns, "cluster") or [""] * len(asked)
+        ),
     )
 
 
-def as_columns(frame: object) -> dict[str, list[Any]] | None:
-    """A pandas or polars frame as lists by column name; None for anything else."""
-    if isinstance(frame, Mapping) or not hasattr(frame, "columns") or not hasattr(frame, "to_dict"):
-        return None
-    try:
-        return dict(frame.to_dict(as_series=False))  # polars
-    except TypeError:
-        return {str(name): frame[name].tolist() for name in frame.columns}  # pandas
-
-
-def _texts(given: Any, *, what: str) -> dict[str, str]:  # noqa: ANN401
-    columns = as_columns(given)
-    if columns is not None:
-        texts = _strings(_column(columns, "text", needs=("id", "text")), what=what)
-        titles = _optional(columns, "title")
-        if titles is not None:
-            texts = [f"{title or ''} {text}".strip() for title, text in zip(titles, texts, strict=True)]
-        ids = [str(value) for value in _column(columns, "id", needs=("id", "text"))]
-        if len(set(ids)) < len(ids):
-            twice = next(i for i, times in Counter(ids).items() if times > 1)
-            raise DataError(f"{what}: id {twice!r} stands more than once; ids must differ")
-        return dict(zip(ids, texts, strict=True))
-    if isinstance(given, Mapping):
-        return dict(zip(map(str, given), _strings(list(given.values()), what=what), strict=True))
-    if isinstance(given, str) or not isinstance(given, Iterable):
+def _given_clusters(clusters: Any, ids: Sequence[str]) -> dict[str, str]:  # noqa: ANN401
+    named = {} if clusters is None else clusters_of(clusters)
+    if named and named.keys().isdisjoint(ids):
         raise DataError(
-            f"{what} must be a list of texts, a dictionary or a frame, not {type(given).__name__}"
+            f"clusters name none of the {len(ids)} queries; the first are {next(iter(named))!r} there and "
+            f"{ids[0]!r} here"
         )
-    return {str(i): text for i, text in enumerate(_strings(list(given), what=what))}
+    return named
 
 
 def _judgements(given: Any) -> dict[str, dict[str, int]]:  # noqa: ANN401
     columns = as_columns(given)
     needs = ("query_id", "document_id")
     if columns is not None:
-        pairs = zip(*(_column(columns, kind, needs=needs) for kind in needs), strict=True)
-        gains = _optional(columns, "score")
+        pairs = zip(*(column(columns, kind, needs=needs) for kind in needs), strict=True)
+        gains = optional(columns, "score")
         rows = [(*pair, 1 if gains is None else gains[i]) for i, pair in enumerate(pairs)]
     elif isinstance(given, Mapping):
         rows = [
@@ -171,28 +217,3 @@ def _gain(value: object, place: str) -> int:
         return whole_gain(value)
     except (TypeError, ValueError):
         raise DataError(f"{place}: gain {value!r} is not a whole number") from None
-
-
-def _strings(texts: list[Any], *, what: str) -> list[str]:
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(
-                f"{what}[{i}] is {type(text).__name__} {text!r:.40}, not a text; convert or drop it"
-            )
-    return texts
-
-
-def _column(columns: Mapping[str, Sequence[Any]], kind: str, *, needs: tuple[str, ...]) -> list[Any]:
-    values = _optional(columns, kind)
-    if values is None:
-        raise DataError(f"a column is missing: this takes {_found(columns, *needs)}")
-    return values
-
-
-def _optional(columns: Mapping[str, Sequence[Any]], kind: str) -> list[Any] | None:
-    return next((list(columns[name]) for name in COLUMNS[kind] if name in columns), None)
-
-
-def _found(columns: Mapping[str, Sequence[Any]] | None, *needs: str) -> str:
-    there = "" if columns is None else f"; found {', '.join(map(str, columns)) or 'none'}"
-    return f"the columns {', '.join(needs)}{there}"

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from toolkit.data.beir import load_beir
 from toolkit.data.builtin import load_builtin
-from toolkit.data.frames import as_columns
+from toolkit.data.columns import as_columns
 from toolkit.data.pairs import load_pairs
 from toolkit.data.sets import PairSet, RetrievalSet
-from toolkit.data.tables import KINDS, load_tables
+from toolkit.data.tables import KINDS, load_tables, load_texts
 from toolkit.errors import PlanError
 
 ENTRY_POINTS = "toolkit.data"
 SPEC_FORMS = (
-    "builtin, beir:<folder>[@split], csv:<file or folder>, parquet:.., jsonl:.., pairs:<file.tsv>[@split], "
-    "mteb:<task name>[@split]"
+    "builtin, beir:<folder>[@split], csv:<file or folder>, parquet:.., jsonl:.., texts:<file of documents>, "
+    "pairs:<file.tsv>[@split], mteb:<task name>[@split]"
 )
 # What follows the name in a spec, and the split if one is named.
 Reader = Callable[[str, str | None], RetrievalSet | PairSet]
@@ -37,8 +37,8 @@ def load_dataset(spec: str | RetrievalSet | PairSet) -> RetrievalSet | PairSet:
     if not isinstance(spec, str):
         kind = "a frame" if as_columns(spec) is not None else type(spec).__name__
         raise PlanError(
-            f"data is {kind}; make a set of it with toolkit.retrieval_set(docs=.., queries=.., qrels=..) or "
-            "toolkit.pair_set(..)"
+            f"data is {kind}; make a set of it with toolkit.retrieval_set(docs=.., queries=.., qrels=..), "
+            "toolkit.texts(docs=..) without judgements, or toolkit.pair_set(..)"
         )
     if spec == "builtin":
         return load_builtin()
@@ -63,7 +63,7 @@ def _place_and_split(rest: str) -> tuple[str, str | None]:
 
 
 def _beir(place: str, split: str | None) -> RetrievalSet:
-    return load_beir(place, split=split or "test")
+    return load_beir(place, split=split)
 
 
 def _pairs(place: str, split: str | None) -> PairSet:
@@ -82,8 +82,15 @@ def _tables(place: str, split: str | None, *, kind: str) -> RetrievalSet | PairS
     return load_tables(place, kind=kind)
 
 
+def _texts(place: str, split: str | None) -> RetrievalSet:
+    if split is not None:
+        raise PlanError(f"texts:{place}@{split}: a file of documents has no splits")
+    return load_texts(place)
+
+
 _READERS: dict[str, Reader] = {
     "beir": _beir,
+    "texts": _texts,
     "pairs": _pairs,
     "mteb": _mteb,
     **{kind: partial(_tables, kind=kind) for kind in KINDS},

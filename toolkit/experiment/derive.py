@@ -16,7 +16,7 @@ from toolkit.errors import ResultsError
 from toolkit.experiment.bounds import derive_bounds
 from toolkit.experiment.setting import SETTING_COLUMNS, Setting
 from toolkit.experiment.store import RawStore
-from toolkit.measure.agreement import Ranking, most_ndcg_lost, overlap, rank_biased_overlap
+from toolkit.measure.agreement import Ranking, kept_ndcg, most_ndcg_lost, overlap, rank_biased_overlap
 from toolkit.measure.metrics import Metric, metric_named
 from toolkit.measure.quality import evaluate
 from toolkit.measure.statistics import mean_intervals, paired_differences
@@ -163,6 +163,8 @@ def _agreement(metric: Metric, found: Ranking, exact: Ranking, data: RetrievalSe
     family, k = metric.name.partition("@")[0], metric.depth or 0
     if family == "safe_ndcg":
         return 1.0 - most_ndcg_lost(found, exact, data.doc_ids, k=k)
+    if family == "kept_ndcg":
+        return kept_ndcg(found, exact, data.doc_ids, k=k)
     return {"overlap": overlap, "rbo": rank_biased_overlap}[family](found, exact, k=k)
 
 

@@ -105,19 +105,23 @@ class SweepPlan(_Plan):
     """Dimension x precision x index x instruction, on one data set with one embedder.
 
     embedder : a spec (``static``, ``local:<id>``, ``http://host/v1#model``) or an engine's config.
-    data : a spec (``builtin``, ``beir:<folder>``, ``pairs:<file>``, ``mteb:<task>``).
+    data : a spec (``builtin``, ``beir:<folder>``, ``texts:<file>``, ``pairs:<file>``, ``mteb:<task>``).
     dims : embedding dimensions, or ``"auto"``: 32, 48, 64, 96, .. up to the full one.
     instructions : ``default`` is the model's own, ``none`` no instruction, else the text.
     rescore : later stages to try beside plain one-stage search: ``{dim = "full", candidates = 400}``, or a
         list of such stages for a longer funnel. They read float32 rows from a memory-mapped file.
     k : neighbours kept; at least 10, as the quality measures look at the first 10 or 100. The default is no
         more than the corpus holds.
-    metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``; ``overlap@10``, ``rbo@10``,
-        ``safe_ndcg@10``, which need no judgements. The first is what settings are judged by. ``"auto"`` is nDCG@10,
-        recall@1, @10 and @100, MRR@10, MAP@k and overlap@10, as far as k goes; on a set of pairs, its one measure.
+    metrics : quality measures: ``ndcg@10``, ``recall@100``, ``mrr@10``, ``map@100``; ``kept_ndcg@10``, ``overlap@10``,
+        ``rbo@10``, ``safe_ndcg@10``, which need no judgements. The first is what settings are judged by. ``"auto"`` is
+        nDCG@10, recall@1, @10 and @100, MRR@10, MAP@k and overlap@10, as far as k goes; on a set without judgements
+        the four that need none; on a set of pairs, its one measure.
     max_queries : larger sets are sampled to this many queries or pairs, with `seed`; 0 measures all.
-    max_unlabelled : queries without judgements are searched too, for what rankings alone can tell: at most so many,
-        sampled with `seed`; 0 searches none.
+    unlabelled : a file of queries without judgements (``.txt``, one per line; ``.csv``, ``.tsv``, ``.jsonl`` or
+        ``.parquet`` with a column ``text`` or ``query``), searched too, for what rankings alone can tell. Else those of
+        the data set that nobody judged; else sentences of its documents stand in for them.
+    max_unlabelled : at most so many of them, sampled with `seed`; 0 searches none.
+    clusters : a file of query ids and their clusters, between tabs: queries of one cluster are not independent.
     """
 
     embedder: str | EmbedderConfig = "static"
@@ -130,7 +134,9 @@ class SweepPlan(_Plan):
     k: Annotated[int, Field(ge=FEWEST_NEIGHBOURS)] = 100
     metrics: Annotated[list[str], Field(min_length=1)] | Literal["auto"] = "auto"
     max_queries: Annotated[int, Field(ge=0)] = 2_000
+    unlabelled: str | None = None
     max_unlabelled: Annotated[int, Field(ge=0)] = 2_000
+    clusters: str | None = None
     timing: TimingPlan = Field(default_factory=TimingPlan)
     seed: int = 0
 

@@ -86,6 +86,21 @@ class Results:
         return self.folder.resolve().name
 
     @property
+    def labelled(self) -> bool:
+        """Whether the data had judgements; if not, what stands for quality is agreement with the exact search."""
+        return bool(self._about_data.get("labelled", True))
+
+    @property
+    def unlabelled_source(self) -> str:
+        """Where the queries without judgements came from, as `RetrievalSet` says it; empty if there were none."""
+        return str(self._about_data.get("unlabelled_source", ""))
+
+    @property
+    def _about_data(self) -> Mapping[str, object]:
+        about = self.environment.get("data")
+        return about if isinstance(about, Mapping) else {}
+
+    @property
     def plan_text(self) -> str:
         """The plan as it was written down, with keys of later versions too."""
         path = self.folder / PLAN

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from toolkit.data.sets import RetrievalSet
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.pipeline import embed_texts
@@ -35,7 +33,7 @@ _MEMORY_SHARE = 0.25
 
 @dataclass(frozen=True)
 class RetrievalSweep:
-    """The sweep of a plan over a retrieval set whose queries are already sampled."""
+    """The sweep of a plan over a retrieval set with the queries to ask; see `queries.asked_queries`."""
 
     plan: SweepPlan
     data: RetrievalSet
@@ -56,7 +54,11 @@ class RetrievalSweep:
     def metrics(self) -> ChosenMetrics:
         """What is derived; raises PlanError for what k cannot give."""
         return choose_metrics(
-            self.plan.metrics, kind="retrieval", k=self.plan.k, documents=len(self.data.docs)
+            self.plan.metrics,
+            kind="retrieval",
+            k=self.plan.k,
+            documents=len(self.data.docs),
+            labelled=self.data.labelled,
         )
 
     @property
@@ -66,7 +68,9 @@ class RetrievalSweep:
 
     def check(self) -> None:
         """Raise PlanError or DataError for what cannot work with any embedder."""
-        if not any(gain > 0 for gains in self.data.qrels.values() for gain in gains.values()):
+        if self.data.labelled and not any(
+            gain > 0 for gains in self.data.qrels.values() for gain in gains.values()
+        ):
             raise DataError(
                 f"{self.data.name}: every judgement is 0 or negative, so no document is relevant to any "
                 "query and there is nothing to measure; relevant documents need a judgement of 1 or more"
@@ -144,38 +148,6 @@ class RetrievalSweep:
 
     def _check_grid(self, builds: Sequence[Build]) -> None:
         check_grid(self.plan, builds, documents=len(self.data.docs))
-
-
-def sample_queries(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
-    """The set with at most `most` queries (0 for all), drawn with `seed`, in their order; all documents."""
-    if most == 0 or len(data.queries) <= most:
-        return data
-    drawn = _drawn(len(data.queries), most, seed)
-    ids = [data.query_ids[i] for i in drawn]
-    return replace(
-        data,
-        query_ids=ids,
-        queries=[data.queries[i] for i in drawn],
-        qrels={query_id: data.qrels[query_id] for query_id in ids if query_id in data.qrels},
-    )
-
-
-def sample_unlabelled(data: RetrievalSet, most: int, *, seed: int) -> RetrievalSet:
-    """The set with at most `most` of its queries without judgements (0 for none), drawn in the same way."""
-    if most == 0:
-        return replace(data, unlabelled_ids=(), unlabelled=(), unlabelled_source="")
-    if len(data.unlabelled) <= most:
-        return data
-    drawn = _drawn(len(data.unlabelled), most, seed)
-    return replace(
-        data,
-        unlabelled_ids=[data.unlabelled_ids[i] for i in drawn],
-        unlabelled=[data.unlabelled[i] for i in drawn],
-    )
-
-
-def _drawn(number: int, most: int, seed: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(seed).choice(number, size=most, replace=False))
 
 
 def _search_exactly(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from toolkit.data.columns import Texts
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.embedding.adapt import as_engine
@@ -23,8 +24,9 @@ from toolkit.experiment.identity import Identity
 from toolkit.experiment.machine import HostLoad, load_average, usable_cores
 from toolkit.experiment.pair_sweep import PairSweep, sample_pairs
 from toolkit.experiment.plan import OBJECT_SPEC, SweepPlan
+from toolkit.experiment.queries import asked_queries
 from toolkit.experiment.results import Results
-from toolkit.experiment.retrieval_sweep import RetrievalSweep, sample_queries, sample_unlabelled
+from toolkit.experiment.retrieval_sweep import RetrievalSweep
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.search.backend import backend_of
@@ -40,6 +42,7 @@ def run_sweep(
     out: Path,
     embedder: Embedder | None = None,
     data: RetrievalSet | PairSet | None = None,
+    unlabelled: Texts | None = None,
     resume: bool = False,
     overwrite: bool = False,
     cache: VectorCache | None = None,
@@ -50,6 +53,7 @@ def run_sweep(
     embedder : an open embedder, or any object with `space` and `encode` or `stream`, to use instead of the
         plan's; it stays open. One that the plan names is opened here, and closed when its vectors are made.
     data : a set to use instead of the plan's. The recorded plan names such objects ``object:<name>``.
+    unlabelled : queries without judgements to use instead of those of the plan's file, or the set's own.
     resume : continue the sweep that is in `out`, also with a plan that adds settings to it. The plan that
         was begun there is continued without it.
     overwrite : remove the sweep that is in `out` first.
@@ -60,8 +64,8 @@ def run_sweep(
     another sweep.
     """
     embedder = None if embedder is None else as_engine(embedder)
-    plan = _recorded(plan, embedder, data)
-    sweep, notes = _prepared(plan, load_dataset(plan.data) if data is None else data)
+    plan = _recorded(plan, embedder, data, unlabelled)
+    sweep, notes = _prepared(plan, load_dataset(plan.data) if data is None else data, unlabelled)
     plan = sweep.plan
     sweep.check()
     sweep.check_dims(stated_full_dim(plan.embedder) if embedder is None else embedder.space.full_dim)
@@ -96,7 +100,7 @@ def run_sweep(
             notes += _busy(host, usable_cores())
         about |= {
             "host_load": host,
-            "data": {"name": sweep.data.name, "hash": sweep.data.content_hash, "size": repr(sweep.data)},
+            "data": _about(sweep.data),
             "notes": notes,
             "other_conditions": folder.other_conditions(store.identity),
         }
@@ -106,47 +110,39 @@ def run_sweep(
     return Results(out, plan, about, tables.measurements, notes=tuple(notes))
 
 
-def as_measured(plan: SweepPlan, data: RetrievalSet) -> RetrievalSet:
-    """The set as a sweep of this plan measures it: with the queries it samples."""
-    return _prepared(plan, data)[0].data
+def as_measured(plan: SweepPlan, data: RetrievalSet, *, unlabelled: Texts | None = None) -> RetrievalSet:
+    """The set as a sweep of this plan measures it: with the queries it samples, and those it takes from elsewhere.
+
+    unlabelled : the queries without judgements that the sweep was handed. Raises PlanError if it was, and they are
+        not given.
+    """
+    if unlabelled is None and plan.unlabelled is not None and plan.unlabelled.startswith(OBJECT_SPEC):
+        raise _not_opened_again("unlabelled", plan.unlabelled)
+    return _prepared(plan, data, unlabelled)[0].data
 
 
-def _prepared(plan: SweepPlan, data: RetrievalSet | PairSet) -> tuple[RetrievalSweep | PairSweep, list[str]]:
+def _prepared(
+    plan: SweepPlan, data: RetrievalSet | PairSet, unlabelled: Texts | None
+) -> tuple[RetrievalSweep | PairSweep, list[str]]:
     """The sweep over what `max_queries` leaves of the data, and notes on what differs from the plan."""
-    notes = []
-    if isinstance(data, PairSet):
-        sweep: RetrievalSweep | PairSweep = PairSweep(
-            plan, sample_pairs(data, plan.max_queries, seed=plan.seed)
-        )
-        what, measured, all_there = "pairs", len(sweep.data.left), len(data.left)
-    else:
+    if isinstance(data, RetrievalSet):
         fitted = plan.for_corpus(len(data.docs))
+        notes = []
         if fitted.k < plan.k:
             notes.append(f"k is {fitted.k}, as the corpus holds no more documents (by default {plan.k})")
-        sampled = sample_queries(data, plan.max_queries, seed=plan.seed)
-        if data.labelled:
-            sampled = sample_unlabelled(sampled, plan.max_unlabelled, seed=plan.seed)
-            notes += _unlabelled(sampled, len(data.unlabelled), plan)
-        sweep = RetrievalSweep(fitted, sampled)
-        what, measured, all_there = "queries", len(sweep.data.queries), len(data.queries)
-    if measured < all_there:
-        notes.append(
-            f"{measured:,} of {all_there:,} {what} were measured, drawn at random with seed {plan.seed} "
-            "(max_queries; 0 measures all)"
-        )
-    return sweep, notes
-
-
-def _unlabelled(data: RetrievalSet, all_there: int, plan: SweepPlan) -> list[str]:
-    """What was searched beside the judged queries."""
-    searched = len(data.unlabelled)
-    if not searched:
-        return []
-    drawn = f", of {all_there:,}, drawn at random with seed {plan.seed} (max_unlabelled)"
-    return [
-        f"{searched:,} queries without judgements ({data.unlabelled_source}) were searched too, and not "
-        f"timed{drawn if searched < all_there else ''}"
-    ]
+        asked, more = asked_queries(data, plan, unlabelled=unlabelled)
+        return RetrievalSweep(fitted, asked), notes + more
+    for field in ("unlabelled", "clusters"):
+        if getattr(plan, field) is not None:
+            raise PlanError(f"{field} has no effect on a set of pairs; leave it out")
+    sampled = sample_pairs(data, plan.max_queries, seed=plan.seed)
+    if len(sampled.left) == len(data.left):
+        return PairSweep(plan, sampled), []
+    note = (
+        f"{len(sampled.left):,} of {len(data.left):,} pairs were measured, drawn at random with seed {plan.seed} "
+        "(max_queries; 0 measures all)"
+    )
+    return PairSweep(plan, sampled), [note]
 
 
 def _identity(plan: SweepPlan, shared: Mapping[str, object], settings: Sequence[Setting]) -> Identity:
@@ -186,7 +182,26 @@ def _busy(host: Mapping[str, object], cores: int) -> list[str]:
     ]
 
 
-def _recorded(plan: SweepPlan, embedder: Embedder | None, data: RetrievalSet | PairSet | None) -> SweepPlan:
+def _about(data: RetrievalSet | PairSet) -> dict[str, object]:
+    """What the folder says of the data."""
+    facts: dict[str, object] = {"name": data.name, "hash": data.content_hash, "size": repr(data)}
+    if isinstance(data, RetrievalSet):
+        ids = (*data.query_ids, *data.unlabelled_ids)
+        facts |= {
+            "labelled": data.labelled,
+            "unlabelled": len(data.unlabelled),
+            "unlabelled_source": data.unlabelled_source,
+            "clusters": len({data.clusters[i] for i in ids if data.clusters.get(i)}),
+        }
+    return facts
+
+
+def _recorded(
+    plan: SweepPlan,
+    embedder: Embedder | None,
+    data: RetrievalSet | PairSet | None,
+    unlabelled: Texts | None,
+) -> SweepPlan:
     """The plan as it is written down: objects that were handed over are named, not described.
 
     Raises PlanError for a plan that names such an object and is not given it.
@@ -194,14 +209,19 @@ def _recorded(plan: SweepPlan, embedder: Embedder | None, data: RetrievalSet | P
     given = {
         "embedder": None if embedder is None else embedder.space.model,
         "data": None if data is None else data.name,
+        "unlabelled": None if unlabelled is None else f"{len(unlabelled.ids)} queries",
     }
     for field, name in given.items():
         spec = getattr(plan, field)
         if name is None and isinstance(spec, str) and spec.startswith(OBJECT_SPEC):
-            raise PlanError(
-                f"{field} {spec!r} was an object of a Python program and cannot be opened again; "
-                f"pass it as {field}=, or name a {field} spec in the plan"
-            )
+            raise _not_opened_again(field, spec)
     return plan.model_copy(
         update={field: f"{OBJECT_SPEC}{name}" for field, name in given.items() if name is not None}
+    )
+
+
+def _not_opened_again(field: str, spec: str) -> PlanError:
+    return PlanError(
+        f"{field} {spec!r} was an object of a Python program and cannot be opened again; "
+        f"pass it as {field}=, or name another {field} in the plan"
     )

@@ -16,6 +16,7 @@ from toolkit.errors import PlanError
 
 Kind = Literal["retrieval", "agreement", "sts", "bitext", "cost"]
 AUTO = "auto"
+_WITHOUT_JUDGEMENTS = ("kept_ndcg@10", "overlap@10", "rbo@10", "safe_ndcg@10")
 # What is left of a metric's name behind these is the metric: ndcg@10_delta_lo belongs to ndcg@10.
 PARTS = ("", "_lo", "_hi", "_delta", "_delta_lo", "_delta_hi", "_p")
 _SHARE = "0 to 1"
@@ -125,6 +126,16 @@ FAMILIES = {
             "documents are relevant; 1 where both rank the top {k} alike.",
             kind="agreement",
             formula="1 - largest loss of nDCG@k over all judgements",
+        ),
+        Metric(
+            "kept_ndcg@k",
+            "kept nDCG@k",
+            _SHARE,
+            True,
+            "nDCG@{k} if the exact full-dimension search's own top {k} documents, and no others, are relevant: "
+            "agreement with that search, which has 1 itself, not quality.",
+            kind="agreement",
+            formula="nDCG@k with gain 1 for the first k documents of the exact search",
         ),
     )
 }
@@ -267,8 +278,11 @@ def choose_metrics(
     kind: Literal["retrieval", "sts", "bitext"],
     k: int,
     documents: int,
+    labelled: bool = True,
 ) -> ChosenMetrics:
     """The metrics of a plan that `k` neighbours of each query out of `documents` can give.
+
+    labelled : whether a retrieval set has judgements; without, ``auto`` is what rankings alone give.
 
     A ranking of the whole corpus is deep enough for any metric. ``auto`` leaves out what is too deep, with a
     note; a metric that was asked for by name raises PlanError, as does one for another kind of data.
@@ -283,7 +297,9 @@ def choose_metrics(
         return ChosenMetrics((fitting[0],))
     whole = k >= documents
     if wanted == AUTO:
-        usual = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10", f"map@{k}", "overlap@10")
+        usual: tuple[str, ...] = _WITHOUT_JUDGEMENTS
+        if labelled:
+            usual = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10", f"map@{k}", "overlap@10")
         kept = tuple(name for name in usual if whole or (metric_named(name).depth or 0) <= k)
         dropped = [name for name in usual if name not in kept]
         note = f"{', '.join(dropped)} not measured: only {k} neighbours of each query are kept"
@@ -292,6 +308,11 @@ def choose_metrics(
         if metric.kind in ("sts", "bitext"):
             raise PlanError(
                 f"metric {metric.name!r} is for sets of pairs; a retrieval set has {_ranked_choices()}"
+            )
+        if metric.kind == "retrieval" and not labelled:
+            raise PlanError(
+                f"metric {metric.name!r} needs judgements, and the set has none; choose "
+                f"{', '.join(_WITHOUT_JUDGEMENTS)}"
             )
         if metric.depth is not None and metric.depth > k and not whole:
             raise PlanError(

@@ -132,7 +132,9 @@ def local_task(
     base, task_type, main_score, split_data = _kind(name, list(sets.values()))
     digest = hashlib.blake2b(digest_size=8)
     for subset, data in sets.items():
-        digest.update(f"{subset}\0{data.content_hash}\n".encode())
+        # Queries without judgements are no part of a task.
+        content = data.searched_hash if isinstance(data, RetrievalSet) else data.content_hash
+        digest.update(f"{subset}\0{content}\n".encode())
     if list(sets) == ["default"]:
         eval_langs = list(languages or language_codes(name) or [UNKNOWN_LANGUAGE])
     else:
@@ -165,6 +167,10 @@ def local_task(
 
 def _kind(name: str, sets: list[EvaluationSet]) -> tuple[type[AbsTask], str, str, object]:
     kinds = {"retrieval" if isinstance(data, RetrievalSet) else data.kind for data in sets}
+    if any(isinstance(data, RetrievalSet) and not data.labelled for data in sets):
+        raise DataError(
+            f"{name} has no judgements, so mteb has nothing to score; toolkit sweep measures agreement"
+        )
     if len(kinds) > 1:
         raise DataError(f"{name} mixes {' and '.join(sorted(kinds))} sets; a task has sets of one kind")
     return {
