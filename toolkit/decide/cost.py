@@ -21,7 +21,7 @@ from toolkit.measure.storage import GB
 
 MIN_SIZES = 3  # corpus sizes below which no latency is extrapolated
 # Two 512-bit registers per cycle at 3.2 GHz: no core of today reads vectors faster, whatever the cache.
-_MOST_BYTES_PER_S = 4e11
+MOST_BYTES_PER_S = 4e11
 _NOISE = 0.05  # relative standard deviation that times have at least
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
@@ -140,9 +140,12 @@ class Extrapolation:
     fitted: bool
     worst_error: float
 
-    def at(self, documents: int) -> float:
-        """The time at a corpus size, in the unit of what was fitted."""
-        return self.base + self.slope * self.work.compared(documents)
+    def at(self, documents: int, *, work: Work | None = None) -> float:
+        """The time at a corpus size, in the unit of what was fitted.
+
+        work : of the setting one would run there, if that is another: a comparison takes what it took.
+        """
+        return self.base + self.slope * (work or self.work).compared(documents)
 
 
 def extrapolate(
@@ -165,7 +168,7 @@ def extrapolate(
         return None
     known = tuple(sorted({int(n) for n in sizes}))
     compared = np.array([work.compared(int(n)) for n in documents])
-    least = per_s * work.bytes_each / _MOST_BYTES_PER_S
+    least = per_s * work.bytes_each / MOST_BYTES_PER_S
     design = np.column_stack([np.ones_like(compared), compared / compared.max()]) / measured[:, None]
     beyond_least = np.maximum(measured - least * compared, 0.0) / measured
     (base, share), _ = nnls(design, beyond_least)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolkit.experiment.setting import Setting
-from toolkit.search.backend import AUTO, IndexSpec, get_backend
+from toolkit.search.backend import AUTO, Backend, IndexSpec, Scaling, get_backend
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,43 @@ class Work:
         """Bytes that one comparison reads."""
         return self._counted(1)[1]
 
+    def at(self, documents: int, *, measured: int) -> Work:
+        """The work of the setting one would run there; see `scaled_setting`."""
+        return replace(self, setting=scaled_setting(self.setting, documents, measured=measured))
+
     def _counted(self, documents: int) -> tuple[float, float]:
         setting = self.setting
-        spec = IndexSpec(setting.index, setting.precision, setting.dim, dict(setting.build_args))
-        # By its notation alone: FAISS need not be installed where its measurements are read.
-        backend = get_backend("faiss" if setting.backend == AUTO else setting.backend)
-        return backend.compared(spec, dict(setting.search_args), documents=documents, k=self.handed_on)
+        return _backend(setting).compared(
+            _spec(setting), dict(setting.search_args), documents=documents, k=self.handed_on
+        )
+
+
+def scaled_setting(setting: Setting, documents: int, *, measured: int) -> Setting:
+    """What one would run over `documents` in place of a setting measured at `measured` documents.
+
+    Lists, probes, graph width and links grow by the backend's rules; dimension, precision and later stages stay.
+    """
+    backend = _backend(setting)
+    if not isinstance(backend, Scaling):
+        return setting
+    spec, arguments = backend.scaled(
+        _spec(setting), dict(setting.search_args), measured=measured, documents=documents
+    )
+    return replace(setting, index=spec.index, search_args=tuple(sorted(arguments.items())))
+
+
+def bytes_added(setting: Setting, scaled: Setting, documents: int) -> float:
+    """Bytes that a scaled setting's index takes beyond what the measured one's would over so many documents."""
+    backend = _backend(setting)
+    if not isinstance(backend, Scaling):
+        return 0.0
+    return backend.bytes_added(_spec(setting), _spec(scaled), documents=documents)
+
+
+def _backend(setting: Setting) -> Backend:
+    # By its notation alone: FAISS need not be installed where its measurements are read.
+    return get_backend("faiss" if setting.backend == AUTO else setting.backend)
+
+
+def _spec(setting: Setting) -> IndexSpec:
+    return IndexSpec(setting.index, setting.precision, setting.dim, dict(setting.build_args))

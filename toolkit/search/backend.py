@@ -136,6 +136,19 @@ class Backend(Protocol):
         """Let builds and searches use `count` threads within the block."""
 
 
+@runtime_checkable
+class Scaling(Protocol):
+    """What a backend may also have: which index it would run at another corpus size. Others run the same one."""
+
+    def scaled(
+        self, spec: IndexSpec, search_args: Mapping[str, int], *, measured: int, documents: int
+    ) -> tuple[IndexSpec, Mapping[str, int]]:
+        """The index and the search arguments at `documents` in place of those measured at `measured`."""
+
+    def bytes_added(self, spec: IndexSpec, scaled: IndexSpec, *, documents: int) -> float:
+        """Bytes that the scaled index takes more than the same one would over so many documents."""
+
+
 def register(backend: Backend) -> None:
     """Make a backend known under its name, in this process; a name that is taken is replaced."""
     _OPEN[backend.name] = backend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.search.backend import Index, IndexSpec
@@ -18,6 +19,7 @@ from toolkit.search.faiss.factory import (
     factory_string,
 )
 from toolkit.search.faiss.index import BuiltIndex, threads
+from toolkit.search.faiss.scaled import bytes_added, scaled
 from toolkit.search.faiss.shared_builds import SharedBuilds
 from toolkit.vectors import Vectors
 
@@ -69,6 +71,24 @@ class FaissBackend:
         """(vectors a search compares, bytes of each)."""
         count = compared(spec.index, search_args, documents=documents, k=k)
         return count, bytes_compared(spec.index, spec.precision, spec.dim)
+
+    def scaled(
+        self, spec: IndexSpec, search_args: Mapping[str, int], *, measured: int, documents: int
+    ) -> tuple[IndexSpec, Mapping[str, int]]:
+        """By the rules that `scaled` states."""
+        index, arguments = scaled(spec.index, search_args, measured=measured, documents=documents)
+        return replace(spec, index=index), arguments
+
+    def bytes_added(self, spec: IndexSpec, scaled: IndexSpec, *, documents: int) -> float:
+        """Of more lists or more links."""
+        bytes_each = bytes_compared(spec.index, spec.precision, spec.dim)
+        binary = spec.precision == "binary"
+        return bytes_added(
+            spec.index,
+            scaled.index,
+            centroid_bytes=bytes_each if binary else 4.0 * spec.dim,
+            documents=documents,
+        )
 
     def builder(self, rows: CutRows, *, seed: int) -> SharedBuilds:
         """Indexes of one dimension share their k-means, graph and codes."""

@@ -15,7 +15,7 @@ from toolkit.search.faiss.factory import PQ_NUMBERS_PER_BYTE
 _WIDTHS = (16, 32, 64, 128)
 _PROBES = (1, 4, 16, 64)
 # FAISS's defaults where an argument is not given.
-_DEFAULT_WIDTH, _DEFAULT_PROBES = 16, 1
+DEFAULT_WIDTH, DEFAULT_PROBES = 16, 1
 _BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "uint4": 4, "binary": 1, "rabitq": 1}
 
 
@@ -40,12 +40,12 @@ def compared(index: str, search_args: Mapping[str, int], *, documents: int, k: i
     """
     lists = lists_of(index)
     if lists:
-        probed = min(search_args.get("nprobe", _DEFAULT_PROBES), lists)
-        width = search_args.get("efSearch", _DEFAULT_WIDTH)
+        probed = min(search_args.get("nprobe", DEFAULT_PROBES), lists)
+        width = search_args.get("efSearch", DEFAULT_WIDTH)
         to_find_lists = _visited(lists, max(width, probed)) if "HNSW" in index else lists
         return to_find_lists + documents * probed / lists
     if "HNSW" in index:
-        return _visited(documents, max(search_args.get("efSearch", _DEFAULT_WIDTH), k))
+        return _visited(documents, max(search_args.get("efSearch", DEFAULT_WIDTH), k))
     return float(documents)
 
 
