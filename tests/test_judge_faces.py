@@ -166,7 +166,7 @@ def test_keys_of_a_real_terminal_need_no_return_and_an_interrupt_loses_nothing(t
         preexec_fn=at_the_terminal,
     )
     os.close(theirs)
-    written = wait_for(ours, first.query)
+    written = wait_for(ours, first.document)
     os.write(ours, b"2")
     wait_for(ours, f"{first.left - 1} documents left")
     os.write(ours, b"\x1b[A")  # an arrow key
@@ -177,7 +177,7 @@ def test_keys_of_a_real_terminal_need_no_return_and_an_interrupt_loses_nothing(t
     assert run.wait(timeout=20) != 0
     assert "KeyboardInterrupt" in run.stderr.read().decode()
     os.close(ours)
-    assert first.document in written
+    assert first.query in written
     assert [one.gain for one in Journal(tmp_path / JOURNAL).answers] == [2, 0]
 
 
