@@ -17,6 +17,7 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import PlanError, ResultsError, ToolkitWarning
 from toolkit.experiment.plan import make_plan
+from toolkit.experiment.queries import given_queries
 from toolkit.experiment.results import Results
 from toolkit.experiment.sweep import run_sweep
 from toolkit.judge.design import FOLDER
@@ -149,6 +150,23 @@ def test_what_cannot_be_judged_is_said(results, tmp_path):
     everything = sweep_into(tmp_path / "all", tmp_path / "cache", max_unlabelled=0)
     with pytest.raises(ResultsError, match="every query of names has judgements"):
         judging_session(everything, data=names_set())
+
+
+def test_queries_that_the_sweep_was_handed_are_handed_again(tmp_path):
+    data, asked = names_set(), [f"which page has {one}?" for one in ("red", "oak", "cow")]
+    swept = run_sweep(
+        make_plan(**QUICK | {"metrics": ["ndcg@10"], "dims": [128]}),
+        out=tmp_path / "out",
+        embedder=StaticEmbedder(),
+        data=data,
+        unlabelled=given_queries(asked),
+        cache=VectorCache(tmp_path / "cache"),
+        progress=False,
+    )
+    with pytest.raises(PlanError, match="pass it as unlabelled="):
+        judging_session(swept, data=data, settings=["128 float32 Flat"])
+    session = judging_session(swept, data=data, settings=["128 float32 Flat"], unlabelled=asked)
+    assert session.question.query in asked
 
 
 def test_sentences_that_stand_in_for_queries_are_called_so(tmp_path):

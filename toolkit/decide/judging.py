@@ -28,6 +28,7 @@ def judging_session(
     seed: int | None = None,
     judge: str | None = None,
     data: str | RetrievalSet | None = None,
+    unlabelled: object = None,
     new_round: bool = False,
 ) -> Session:
     """A session in which a person judges documents of the queries that decide most; see `open_session`.
@@ -45,6 +46,7 @@ def judging_session(
         most=most,
         judge=judge,
         data=data,
+        unlabelled=unlabelled,
         new_round=new_round,
     )
 

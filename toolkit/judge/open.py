@@ -58,13 +58,14 @@ def open_session(
     most: int = MOST,
     judge: str | None = None,
     data: str | RetrievalSet | None = None,
+    unlabelled: object = None,
     new_round: bool = False,
 ) -> Session:
     """A session in the latest round of a results folder; the first, or with `new_round` another one, is begun.
 
     in_question : asked only if a round is begun.
     most : draws to judge. judge : who answers; the user's name on this machine if not given.
-    data : the set, where it does not lie where the plan says.
+    data : the set, where it does not lie where the plan says. unlabelled : queries that the sweep was handed.
 
     Raises PlanError for what contradicts the round that is there, ResultsError for a folder or data set that cannot
     be judged.
@@ -72,7 +73,7 @@ def open_session(
     check_most(most)  # before a round is written down
     folder = results.folder / FOLDER
     rounds = load_rounds(folder)
-    texts = measured_data(results, data)
+    texts = measured_data(results, data, unlabelled)
     if rounds and not new_round:
         design = rounds[-1]
         _check_same(folder, design, wanted, texts)

@@ -16,6 +16,7 @@ from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.errors import PlanError, ResultsError, ToolkitError
 from toolkit.experiment.folder import RAW, finish_command, read_manifest
 from toolkit.experiment.plan import OBJECT_SPEC
+from toolkit.experiment.queries import given_queries
 from toolkit.experiment.results import Results
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.sweep import as_measured
@@ -23,10 +24,13 @@ from toolkit.files import parse_json
 from toolkit.search.neighbours import Neighbours
 
 
-def measured_data(results: Results, data: str | RetrievalSet | None = None) -> RetrievalSet:
+def measured_data(
+    results: Results, data: str | RetrievalSet | None = None, unlabelled: object = None
+) -> RetrievalSet:
     """The set a sweep measured, its queries sampled as then.
 
     data : a spec or a set to read instead of the plan's; for a sweep over an object, or a set that moved.
+    unlabelled : the queries without judgements, if the sweep was handed them as an object.
 
     Raises ResultsError if it cannot be read or holds something else now.
     """
@@ -45,7 +49,8 @@ def measured_data(results: Results, data: str | RetrievalSet | None = None) -> R
         ) from error
     if isinstance(found, PairSet):
         raise PlanError(f"{found.name} is a set of pairs; judging needs queries and documents")
-    measured = as_measured(results.plan, found)
+    handed = None if unlabelled is None else given_queries(unlabelled)
+    measured = as_measured(results.plan, found, unlabelled=handed)
     then = results.environment.get("data", {}).get("hash")
     if measured.content_hash != then:
         raise ResultsError(

@@ -112,6 +112,7 @@ class ResultsView:
         seed: int | None = None,
         judge: str | None = None,
         data: str | RetrievalSet | None = None,
+        unlabelled: object = None,
         new_round: bool = False,
     ) -> JudgeView:
         """A widget to judge documents of unlabelled queries, drawn where the settings in question can lose most.
@@ -123,7 +124,7 @@ class ResultsView:
         most : queries to judge at most; fewer where one is drawn again.
         most_gain : 3 for gains 0 to 3 (the default), 1 for relevant or not.
         seed : of the draws. judge : who answers; the user's name here if not given.
-        data : the set, where it does not lie where the plan says, or was an object.
+        data : the set, where it does not lie where the plan says, or was an object; unlabelled : so its queries.
         new_round : begin another round, about what is in question now.
 
         Raises PlanError, ResultsError, or MissingPackageError without the extra ``notebook``.
@@ -142,6 +143,7 @@ class ResultsView:
                 seed=seed,
                 judge=judge,
                 data=data,
+                unlabelled=unlabelled,
                 new_round=new_round,
             )
         )
