@@ -160,3 +160,13 @@ def test_a_reference_keeps_all_of_itself():
     assert kept_ndcg(one, one, DOCS, k=3) == [1.0]
     assert kept_ndcg(nothing, one, DOCS, k=3) == [0.0]
     assert kept_ndcg(nothing, nothing, DOCS, k=3) == [1.0]
+
+
+def test_agreement_is_a_share_to_the_last_digit():
+    rng = np.random.default_rng(0)
+    found = np.array([rng.permutation(10) for _ in range(2_000)])
+    found, reference = ranking(*found), ranking(*np.sort(found, axis=1))
+    for measure in (kept_ndcg, rank_biased_overlap):
+        values = measure(found, reference, k=10)
+        assert values.max() <= 1.0
+    assert kept_ndcg(found, reference, k=10).min() == pytest.approx(1.0)
