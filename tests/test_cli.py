@@ -22,6 +22,7 @@ import typer
 
 import toolkit as package
 from toolkit.cli import app, main
+from toolkit.cli.words import as_options
 from toolkit.experiment.results import Results
 
 
@@ -145,17 +146,21 @@ FOREIGN = {"--upgrade", "--api-key", "--served-model-name"}
 FOREIGN_FILES = {"machine.py", "environment.py", "cuda.py"}  # nvidia-smi, git, nvrtc
 
 
-def test_messages_name_options_that_exist():
-    known = {option for options in COMMANDS.values() for option in options} | FOREIGN
-    named = set()
+def test_messages_speak_python_and_what_they_name_exists_as_an_option_too():
+    known = {option for options in COMMANDS.values() for option in options}
+    named, translated = set(), set()
     for path in Path(package.__file__).parent.rglob("*.py"):
         if path.name in FOREIGN_FILES or path.parent.name == "cli":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                named |= set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", node.value))
-    assert {"--resume", "--precision", "--overwrite"} <= named, "messages are found"
-    assert named <= known
+                found = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+                named |= set(found.findall(node.value))
+                if re.search(r"\b[a-z_]+=(True|[,.;:)])", node.value):
+                    translated |= set(found.findall(as_options(node.value)))
+    assert named <= FOREIGN
+    assert {"--resume", "--precision", "--overwrite"} <= translated, "messages are found"
+    assert translated <= known | FOREIGN
 
 
 def test_sweep_writes_the_whole_folder_and_ends_with_report_and_headline(swept):

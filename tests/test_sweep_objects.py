@@ -94,7 +94,7 @@ def test_the_command_line_says_the_notes_and_replaces_on_request(tmp_path):
     done = CliRunner().invoke(app, [*command, str(tmp_path / "plan.toml")])
     assert done.exit_code == 0, done.output
     assert "note: 3 of 4 pairs were measured" in done.output
-    with pytest.raises(ResultsError, match="--overwrite"):
+    with pytest.raises(ResultsError, match="overwrite=True"):
         CliRunner().invoke(app, command, catch_exceptions=False)
     done = CliRunner().invoke(app, [*command, "--overwrite"])
     assert done.exit_code == 0, done.output

@@ -10,7 +10,7 @@ Importing this loads no model and no heavy package; each function loads what it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -200,9 +200,9 @@ def pair_set(left: Any, right: Any = None, scores: Any = None, *, name: str = "p
 def sweep(
     plan: SweepPlan | str | Path | None = None,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     embedder: str | AnyConfig | Embedder | object | None = None,
-    data: str | RetrievalSet | PairSet | None = None,
+    data: str | RetrievalSet | PairSet | Any = None,  # noqa: ANN401
     dims: Sequence[int] | Literal["auto"] | None = None,
     precisions: Sequence[str] | None = None,
     indexes: Sequence[str | Mapping[str, Any]] | None = None,
@@ -224,13 +224,18 @@ def sweep(
     """Measure every setting from a single encode, and write the results folder and report.
 
         results = toolkit.sweep(embedder="static", data="builtin", dims=[64, 256], out="results/first")
+        results = toolkit.sweep(embedder=(doc_rows, query_rows), data=(docs, queries, qrels))
+
+    Run again, it goes on where it stopped, or opens what is there and says so.
 
     plan : a SweepPlan or the path of a TOML file; what is given beside it replaces its fields, and what neither
         gives has the default stated here.
-    out : results folder. The same plan continues what was begun there.
-    embedder : a spec, a config, a SentenceTransformer, or any object with `space` and `encode(texts)`; an open one
-        stays open. Default ``static``.
-    data : a spec, or a set such as `retrieval_set` makes. Default ``builtin``.
+    out : results folder. Without one, ``results/<data>-<embedder>-<hash of the plan>``: the same call finds it again.
+    embedder : a spec, a config, a SentenceTransformer, a function from a list of texts to rows, any object with
+        `space` and `encode(texts)` (an open one stays open), or vectors that are there: (documents, queries), two
+        arrays of shape (n, dimension) in the set's order. Default ``static``.
+    data : a spec; a set such as `retrieval_set` makes; a frame with columns ``query`` and ``document``; a list of
+        texts; (docs, queries) or (docs, queries, qrels). Default ``builtin``.
     dims : embedding dimensions, the full one is always among them; ``"auto"`` (default) is 32, 48, 64, 96, ..
     precisions : of stored vectors: ``float32`` (default), ``float16``, ``int8``, ``binary`` ..
     indexes : ``Flat`` (default), ``HNSW32``, ``IVF256`` .., or dictionaries as `IndexPlan` takes them.
@@ -253,17 +258,9 @@ def sweep(
     Raises PlanError before any model loads if the plan cannot work; DataError, ModelError, ServerError or
     ResultsError. Nothing computed is lost.
     """
-    from toolkit.data.sets import PairSet, RetrievalSet
-    from toolkit.embedding.config import AnyConfig
-    from toolkit.experiment.plan import resolve_plan
-    from toolkit.experiment.queries import given_queries
-    from toolkit.experiment.sweep import run_sweep
-    from toolkit.notebook.views import ResultsView
-    from toolkit.report.write import write_report
+    from toolkit.notebook.front import swept
 
     fields = {
-        "embedder": embedder if isinstance(embedder, str | AnyConfig) else None,
-        "data": data if isinstance(data, str) else None,
         "dims": dims,
         "precisions": precisions,
         "indexes": indexes,
@@ -272,36 +269,23 @@ def sweep(
         "k": k,
         "metrics": metrics,
         "max_queries": max_queries,
-        "unlabelled": str(unlabelled) if isinstance(unlabelled, str | Path) else None,
         "max_unlabelled": max_unlabelled,
         "clusters": None if clusters is None else str(clusters),
         "timing": timing,
         "seed": seed,
     }
-    given = {name: _plain(value) for name, value in fields.items() if value is not None}
-    if data is not None and not isinstance(data, str | RetrievalSet | PairSet):
-        load_dataset(data)  # says what to make of it
-    opened = None if embedder is None or "embedder" in given else open_embedder(embedder)
-    results = run_sweep(
-        resolve_plan(plan, **given),
-        out=Path(out),
-        embedder=opened,
-        data=data if isinstance(data, RetrievalSet | PairSet) else None,
-        unlabelled=None if unlabelled is None or "unlabelled" in given else given_queries(unlabelled),
+    return swept(
+        plan,
+        out=out,
+        embedder=embedder,
+        data=data,
+        unlabelled=unlabelled,
+        fields=fields,
         resume=resume,
         overwrite=overwrite,
         cache=cache,
         progress=progress,
     )
-    write_report(results)
-    return ResultsView(results)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a plan's field takes
-    """Tuples, ranges and arrays of numbers as the lists a plan holds."""
-    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        return value
-    return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def load_results(folder: str | Path) -> ResultsView:

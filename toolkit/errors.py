@@ -19,16 +19,57 @@
     ├── InstructionWarning       an instruction for a model without an instruction template
     └── CacheWarning             a damaged cache shard was dropped and will be recomputed
 
-A message is one line that gives the value, what is allowed and the fix.
+    Interrupted                  a KeyboardInterrupt that says what was kept and how to go on
+
+A message is one line that gives the value, what is allowed and the fix, in Python's words (``out=``,
+``resume=True``); the command line says them as its options. A notebook shows the message and the caller's line:
+what lies between them is this package's, and is shown where TOOLKIT_TRACEBACK=full is set in the environment.
 """
 
 from __future__ import annotations
 
+import linecache
+import os
+import traceback
 from importlib.util import find_spec
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).parent)
 
 
-class ToolkitError(Exception):
+class _ShortInNotebooks(BaseException):
+    """An exception that IPython shows in a few lines."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of its own traceback."""
+        if os.environ.get("TOOLKIT_TRACEBACK") == "full":
+            return traceback.format_exception(self)
+        return [f"{type(self).__name__}: {self}", *_callers_line(self)]
+
+
+def _callers_line(error: BaseException) -> list[str]:
+    """Where this package was called, if that was in a cell or a file: the last frame before its own."""
+    before = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            break
+        before = frame, line
+    if before is None:
+        return []
+    frame, line = before
+    name = frame.f_code.co_filename
+    text = linecache.getline(name, line, frame.f_globals).strip()
+    is_cell = "ipykernel" in name or name.startswith("<")
+    place = f"line {line}" if is_cell else f"{name}, line {line}"
+    return [f"  {place}: {text}" if text else f"  {place}"]
+
+
+class ToolkitError(_ShortInNotebooks, Exception):
     """Base of all errors raised on purpose by this package."""
+
+
+class Interrupted(_ShortInNotebooks, KeyboardInterrupt):
+    """A KeyboardInterrupt of work that can be continued; the message says how."""
 
 
 class PlanError(ToolkitError, ValueError):

@@ -25,6 +25,7 @@ from toolkit.cli.mteb import mteb
 from toolkit.cli.recommend import recommend
 from toolkit.cli.report import report
 from toolkit.cli.sweep import sweep
+from toolkit.cli.words import as_options
 from toolkit.errors import ToolkitError, ToolkitWarning
 
 app = typer.Typer(
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             app(args=arguments, prog_name="toolkit")
         except ToolkitError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {as_options(str(error))}", file=sys.stderr)
             sys.exit(2)
 
 
@@ -60,7 +61,7 @@ def _warnings_of_one_line() -> Iterator[None]:
 
     def show(message, category, *rest, **more) -> None:  # noqa: ANN001
         if issubclass(category, ToolkitWarning):
-            print(f"warning: {message}", file=sys.stderr)
+            print(f"warning: {as_options(str(message))}", file=sys.stderr)
         else:
             plain(message, category, *rest, **more)
 

@@ -71,7 +71,7 @@ def _in_question(results: Results, wanted: Wanted) -> InQuestion:
     if not len(chosen):
         raise PlanError(
             f"no setting cheaper than {reference} ranks otherwise than it, so there is nothing to judge; name "
-            "settings (--setting) to judge them all the same"
+            "settings (settings=) to judge them all the same"
         )
     return InQuestion(chosen["setting"].tolist()[:MOST_SETTINGS], reference, metric, keep)
 

@@ -28,7 +28,8 @@ def open_embedder(
     """Open an embedder; one that is already open is returned as it is.
 
     spec : ``static``, ``local:<hub id or folder>``, ``http://host:port/v1#<model>``, ``<plug-in>:..``, a config,
-        a SentenceTransformer, or any object with `space` and `encode(texts)` or `stream(texts)`.
+        a SentenceTransformer, a function from a list of texts to rows, or any object with `space` and
+        `encode(texts)` or `stream(texts)`.
     settings : fields of a config to replace, for example ``max_tokens=512``.
 
     Raises PlanError for a spec or setting that cannot work, ModelError or ServerError if it cannot be
@@ -85,6 +86,10 @@ def _around(opened: object) -> Embedder:
         from toolkit.embedding.loaded_model import LoadedModelEmbedder
 
         return LoadedModelEmbedder(opened)
+    if callable(opened) and not hasattr(opened, "space"):
+        from toolkit.embedding.function import FunctionEmbedder
+
+        return FunctionEmbedder(opened)
     return as_engine(opened)
 
 

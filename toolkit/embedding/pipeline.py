@@ -82,9 +82,9 @@ class _Run:
 
     def __init__(self, embedder: Embedder, sink: RowSink, cache: VectorCache | None, bar: tqdm) -> None:
         self._embedder, self._sink, self._bar = embedder, sink, bar
-        self._cache = (
-            cache.for_space(embedder.space, confirm=self._check_unchanged) if cache is not None else None
-        )
+        # An engine that only looks vectors up has no use for a copy of them.
+        wanted = cache is not None and getattr(embedder, "cached", True)
+        self._cache = cache.for_space(embedder.space, confirm=self._check_unchanged) if wanted else None
         # Objects of users that only have the protocol's methods cannot tell.
         self._check = getattr(embedder, "check_unchanged", None)
         self._unchecked = self._leaving = False

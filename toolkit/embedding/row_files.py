@@ -21,6 +21,4 @@ def write_rows(path: str | Path, rows: np.ndarray) -> None:
     try:
         write_atomically(path, buffer.getvalue())
     except OSError as error:
-        raise PlanError(
-            f"output {path} cannot be written: {error.strerror}; choose another (--out)"
-        ) from None
+        raise PlanError(f"output {path} cannot be written: {error.strerror}; choose another (out=)") from None

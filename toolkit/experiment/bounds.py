@@ -102,7 +102,5 @@ def _groups(settings: Sequence[Setting], seen: Sequence[bytes], *, full_dim: int
 def _ranked(store: RawStore, setting: Setting, asked: str, data: RetrievalSet) -> np.ndarray:
     found: Neighbours | None = store.neighbours(setting, asked=asked)
     if found is None:
-        raise ResultsError(
-            f"{store.folder} lacks the neighbours of {setting.key}; resume=True (--resume) measures them"
-        )
+        raise ResultsError(f"{store.folder} lacks the neighbours of {setting.key}; resume=True measures them")
     return as_evaluated(found, data.doc_ids)

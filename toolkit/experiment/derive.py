@@ -147,9 +147,7 @@ def _quality(
     found = store.neighbours(setting)
     exact = store.neighbours(Setting(full_dim, instruction=setting.instruction))
     if found is None or exact is None:
-        raise ResultsError(
-            f"{store.folder} lacks the neighbours of {setting.key}; resume=True (--resume) measures them"
-        )
+        raise ResultsError(f"{store.folder} lacks the neighbours of {setting.key}; resume=True measures them")
     wanted = [metric_named(name) for name in metrics]
     judged = [metric.name for metric in wanted if metric.kind == "retrieval"]
     values = evaluate(found, data.doc_ids, data.query_ids, data.qrels, metrics=judged) if judged else {}
@@ -172,9 +170,7 @@ def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, ob
     build = store.build(setting.build.slug)
     samples = store.timing(setting.search)
     if build is None or samples is None:
-        raise ResultsError(
-            f"{store.folder} lacks the timings of {setting.key}; resume=True (--resume) measures them"
-        )
+        raise ResultsError(f"{store.folder} lacks the timings of {setting.key}; resume=True measures them")
     index_bytes = int(build["index_bytes"])
     return (
         {"setting": setting.key}

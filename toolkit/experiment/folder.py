@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shlex
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from toolkit.experiment.lock import sole_writer
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.store import KINDS, writing
 from toolkit.files import parse_json, parse_toml, write_atomically
+from toolkit.redact import redacted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,12 +86,12 @@ def read_manifest(folder: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        raise ResultsError(f"{folder} is a file; choose a folder (--out)") from None
+        raise ResultsError(f"{folder} is a file; choose a folder (out=)") from None
     except OSError as error:
         raise ResultsError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except (ValueError, KeyError, TypeError) as error:
         raise _DamagedManifestError(
-            f"{path} is damaged ({error}); resume=True (--resume) rebuilds the folder from its raw files"
+            f"{path} is damaged ({error}); resume=True rebuilds the folder from its raw files"
         ) from error
     if manifest.schema > SCHEMA:
         raise ResultsError(
@@ -101,11 +101,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     return manifest
 
 
-def finish_command(folder: Path) -> str:
-    """The command that finishes the sweep a folder holds, with the plan it was begun with."""
-    plan = next((path for path in (folder / RAW / PLAN, folder / PLAN) if path.is_file()), None)
-    named = shlex.quote(str(plan)) if plan is not None else "<its plan>"
-    return f"toolkit sweep {named} --resume --out {shlex.quote(str(folder))}"
+def finish_call(folder: Path) -> str:
+    """The call that finishes the sweep a folder holds, with the plan it was begun with."""
+    plan = next((path for path in (folder / RAW / PLAN, folder / PLAN) if path.is_file()), "<its plan>")
+    return f"toolkit.sweep({str(plan)!r}, resume=True, out={str(folder)!r})"
 
 
 def begun(folder: Path) -> tuple[int, int] | None:
@@ -148,7 +147,7 @@ class ResultsFolder:
                 held.enter_context(sole_writer(path / RAW / _LOCK))
             except OSError as error:
                 raise ResultsError(
-                    f"results folder {path} cannot be written ({error.strerror}); choose another (--out)"
+                    f"results folder {path} cannot be written ({error.strerror}); choose another (out=)"
                 ) from error
             yield cls(path)
 
@@ -168,12 +167,13 @@ class ResultsFolder:
         if self._is_finished() and not self._has_samples():
             raise ResultsError(
                 f"{self.path} holds a finished sweep without its raw files, so this one would measure all of "
-                f"it again and replace it; choose another folder (--out), or {_OVERWRITE}"
+                f"it again and replace it; choose another folder (out=), or {_OVERWRITE}"
             )
-        if not resume and plan not in self._plans():
+        plans = self._plans()
+        if not resume and plan not in plans:
             raise ResultsError(
-                f"{self.path} holds a sweep of another plan; resume=True (--resume) continues from what "
-                f"it measured, {_OVERWRITE}, or choose another folder (--out)"
+                f"{self.path} holds a sweep of another plan{_first_difference(plan, plans)}; choose another folder "
+                f"(out=), add these settings to those there with resume=True, or {_OVERWRITE}"
             )
 
     def begin(
@@ -199,7 +199,7 @@ class ResultsFolder:
                 raise ResultsError(
                     f"{self.path} holds {len(dropped)} settings that this plan does not measure "
                     f"({', '.join(dropped[:3])}{', ..' if len(dropped) > 3 else ''}); add them to the plan, "
-                    f"choose another folder (--out), or {_OVERWRITE}"
+                    f"choose another folder (out=), or {_OVERWRITE}"
                 )
             continued = self._has_samples()
             finished = not overwrite and self._is_finished() and self._tables_belong_together()
@@ -278,7 +278,7 @@ class ResultsFolder:
             raise ResultsError(
                 f"{self.path} was written by an earlier version, whose raw files do not say what they were "
                 f"measured on: it can be read and reported, but not continued; choose another folder "
-                f"(--out), or {_OVERWRITE}"
+                f"(out=), or {_OVERWRITE}"
             )
         return there
 
@@ -286,13 +286,13 @@ class ResultsFolder:
         if there.kind != kind:
             raise ResultsError(
                 f"{self.path} holds a {there.kind} sweep and this is a {kind} sweep; choose another folder "
-                f"(--out), or {_OVERWRITE}"
+                f"(out=), or {_OVERWRITE}"
             )
         for name, value in sweep.items():
             if there.sweep.get(name) != value:
                 raise ResultsError(
                     f"{self.path} holds a sweep with another {name} ({there.sweep.get(name)!r}, now "
-                    f"{value!r}); choose another folder (--out), or {_OVERWRITE}"
+                    f"{value!r}); choose another folder (out=), or {_OVERWRITE}"
                 )
 
     def _holds_results(self) -> bool:
@@ -359,7 +359,22 @@ class ResultsFolder:
                 svg.unlink()
 
 
-_OVERWRITE = "replace it with overwrite=True (--overwrite)"
+def _first_difference(plan: SweepPlan, others: Sequence[SweepPlan]) -> str:
+    """The first field in which a plan differs from the one begun last, with both values."""
+    for name in SweepPlan.model_fields if others else ():
+        here, there = (getattr(one, name) for one in (plan, others[0]))
+        if here != there:
+            return f" ({name} {_brief(there)} there, {_brief(here)} here)"
+    return ""
+
+
+def _brief(value: object) -> str:
+    text = " ".join(redacted(str(value)).split())
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 2]}.."
+
+
+_BRIEF = 60
+_OVERWRITE = "replace it with overwrite=True"
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

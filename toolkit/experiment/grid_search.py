@@ -159,8 +159,7 @@ def _placed(store: RawStore, index_store: IndexStore, build: Build, backend: Bac
         elif placed.device != settled:
             raise ResultsError(
                 f"index {build.spec.index!r} at dimension {build.dim} was searched on the {settled} and now "
-                f"only the {placed.device} can take it; free the {settled} and go on with resume=True "
-                "(--resume)"
+                f"only the {placed.device} can take it; free the {settled} and go on with resume=True"
             )
         yield placed
     finally:

@@ -76,8 +76,8 @@ class PairSweep:
         flat = all(index.factory == "Flat" for index in plan.indexes)
         if not flat or plan.rescore or plan.precisions != ["float32"]:
             raise PlanError(
-                f"{data.name} is a set of pairs and has no corpus to index; leave out --index, --precision "
-                "and rescore, or choose a retrieval set (builtin, beir:<folder>)"
+                f"{data.name} is a set of pairs and has no corpus to index; leave out indexes=, "
+                "precisions= and rescore=, or choose a retrieval set (builtin, beir:<folder>)"
             )
         if data.scores is not None and len(np.unique(data.scores)) == 1:
             raise DataError(
@@ -179,9 +179,7 @@ def _values(store: RawStore, setting: Setting, data: PairSet) -> np.ndarray:
     """Cosine of each pair, or for a bitext the share of the two directions that find the translation."""
     found = store.pairs(setting)
     if found is None:
-        raise ResultsError(
-            f"{store.folder} lacks the pairs of {setting.key}; resume=True (--resume) measures them"
-        )
+        raise ResultsError(f"{store.folder} lacks the pairs of {setting.key}; resume=True measures them")
     if data.kind == "sts":
         return found["cosine"]
     forth, back = (Neighbours(found[f"{way}_rows"], found[f"{way}_scores"]) for way in ("forth", "back"))

@@ -20,7 +20,7 @@ from toolkit.experiment.folder import (
     PER_QUERY,
     PLAN,
     SCALING,
-    finish_command,
+    finish_call,
     read_manifest,
 )
 from toolkit.experiment.older import plan_of_today, rows_of_today, table_of_today
@@ -61,7 +61,7 @@ class Results:
         missing = [name for name in (PLAN, ENVIRONMENT, MEASUREMENTS) if not (folder / name).is_file()]
         if manifest is not None and (missing or not manifest.finished):
             raise ResultsError(
-                f"{folder} holds a sweep that is not finished; finish it with: {finish_command(folder)}"
+                f"{folder} holds a sweep that is not finished; finish it with: {finish_call(folder)}"
             )
         if missing:
             raise ResultsError(
@@ -172,7 +172,7 @@ def _damaged(path: Path, error: Exception) -> ResultsError:
     reason = (
         "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({str(error).splitlines()[0]})"
     )
-    return ResultsError(f"{path} {reason}; make it again with: {finish_command(path.parent)}")
+    return ResultsError(f"{path} {reason}; make it again with: {finish_call(path.parent)}")
 
 
 def _recorded_plan(path: Path, *, older: bool) -> SweepPlan:

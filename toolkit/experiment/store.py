@@ -200,10 +200,10 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "free some room there"
         else:
-            advice = "check its permissions, or choose another folder (--out)"
+            advice = "check its permissions, or choose another folder (out=)"
         raise ResultsError(
             f"{path} cannot be written ({reason}); {advice}; what was measured before is kept, and "
-            "resume=True (--resume) continues from it"
+            "resume=True continues from it"
         ) from error
 
 

@@ -29,6 +29,7 @@ from toolkit.experiment.results import Results
 from toolkit.experiment.retrieval_sweep import RetrievalSweep
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
+from toolkit.progress import waiting
 from toolkit.search.backend import backend_of
 from toolkit.search.faiss.factory import load_faiss
 
@@ -65,7 +66,10 @@ def run_sweep(
     """
     embedder = None if embedder is None else as_engine(embedder)
     plan = _recorded(plan, embedder, data, unlabelled)
-    sweep, notes = _prepared(plan, load_dataset(plan.data) if data is None else data, unlabelled)
+    if data is None:
+        with waiting(f"read {plan.data}", show=progress):
+            data = load_dataset(plan.data)
+    sweep, notes = _prepared(plan, data, unlabelled)
     plan = sweep.plan
     sweep.check()
     sweep.check_dims(stated_full_dim(plan.embedder) if embedder is None else embedder.space.full_dim)
@@ -76,7 +80,8 @@ def run_sweep(
         folder.check(sweep.kind, sweep.identity, plan, **allowed)
         until_embedded = held.enter_context(ExitStack())
         if embedder is None:
-            embedder = open_embedder(plan.embedder)
+            with waiting(f"open {plan.embedder}", show=progress):
+                embedder = open_embedder(plan.embedder)
             until_embedded.callback(embedder.close)
         space = embedder.space
         settings = sweep.settings(space)

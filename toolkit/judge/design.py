@@ -153,7 +153,7 @@ def begin(
     if most_gain not in GRADES:
         raise PlanError(f"gains up to {most_gain} are not asked for; choose one of {GRADES}")
     if not settings or reference in settings:
-        raise PlanError("judging compares settings with the reference; name at least one other (--setting)")
+        raise PlanError("judging compares settings with the reference; name at least one other (settings=)")
     probabilities = draw_probabilities(bounds)
     drawn = Draws(probabilities, seed)
     positions = list(dict.fromkeys(drawn[i] for i in range(MOST_DRAWS)))

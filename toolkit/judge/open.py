@@ -152,7 +152,7 @@ def _check_same(folder: Path, design: Design, wanted: Wanted, data: RetrievalSet
     if design.data_hash != data.content_hash:
         raise ResultsError(
             f"round {design.number} in {folder} judges another data set (content {design.data_hash}, now "
-            f"{data.content_hash}); begin another round with new_round=True (--new-round)"
+            f"{data.content_hash}); begin another round with new_round=True"
         )
     given = {
         "settings": None if wanted.settings is None else sorted(wanted.settings),
@@ -166,6 +166,6 @@ def _check_same(folder: Path, design: Design, wanted: Wanted, data: RetrievalSet
         if value is not None and value != there[name]:
             raise PlanError(
                 f"round {design.number} in {folder} was begun with {name} {there[name]!r}, and what it draws depends "
-                f"on that; leave {name} out to go on with it, or begin another round with new_round=True "
-                "(--new-round): its judgements serve there too"
+                f"on that; leave {name} out to go on with it, or begin another round with new_round=True"
+                ": its judgements serve there too"
             )

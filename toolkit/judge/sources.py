@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.errors import PlanError, ResultsError, ToolkitError
-from toolkit.experiment.folder import RAW, finish_command, read_manifest
+from toolkit.experiment.folder import RAW, finish_call, read_manifest
 from toolkit.experiment.plan import OBJECT_SPEC
 from toolkit.experiment.queries import given_queries
 from toolkit.experiment.results import Results
@@ -45,7 +45,7 @@ def measured_data(
     except ToolkitError as error:
         raise ResultsError(
             f"the texts that {results.folder} was measured on cannot be read: {error}; say where they lie now "
-            "with data= (--data)"
+            "with data="
         ) from error
     if isinstance(found, PairSet):
         raise PlanError(f"{found.name} is a set of pairs; judging needs queries and documents")
@@ -55,7 +55,7 @@ def measured_data(
     if measured.content_hash != then:
         raise ResultsError(
             f"{found.name} is not what {results.folder} was measured on (content {measured.content_hash}, then "
-            f"{then}): texts, ids or judgements changed, or the plan's sample; give that set with data= (--data), "
+            f"{then}): texts, ids or judgements changed, or the plan's sample; give that set with data=, "
             "or sweep this one into another folder"
         )
     return measured
@@ -74,7 +74,7 @@ def neighbours_of(results: Results, settings: Sequence[str], data: RetrievalSet)
         if neighbours is None:
             raise ResultsError(
                 f"{results.folder / RAW} lacks what {key} found for the queries without judgements, and judging "
-                f"shows those documents; measure it again with: {finish_command(results.folder)}"
+                f"shows those documents; measure it again with: {finish_call(results.folder)}"
             )
         found[key] = neighbours
     return found

@@ -111,7 +111,7 @@ class MtebEncoder(AbsEncoder):
         if kwargs.get("precision") not in (None, "float32"):
             raise PlanError(
                 f"precision {kwargs['precision']!r} is not for this encoder: it returns float32; "
-                "leave precision out and measure it with toolkit sweep --precision"
+                "leave precision out and measure it with toolkit.sweep and precisions="
             )
         texts = texts_of(inputs)
         if not texts:

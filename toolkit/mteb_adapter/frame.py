@@ -56,7 +56,7 @@ def read_frame(folder: str | Path) -> pd.DataFrame:
             if path != meta_file:
                 rows.extend(_rows(_read_json(path), meta, types))
     if not rows:
-        raise ResultsError(f"{folder} holds no mteb results; give a folder that toolkit mteb --out wrote")
+        raise ResultsError(f"{folder} holds no mteb results; give a folder that toolkit mteb wrote")
     frame = pd.DataFrame(rows)
     # A run without a dimension among its experiment's settings is one at the full dimension.
     full = frame["dim"].where(frame["full_dim"]).groupby([frame["model"], frame["revision"]]).transform("max")

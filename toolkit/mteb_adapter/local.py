@@ -66,7 +66,7 @@ def open_tasks(
             if not wanted or wanted & {*task.metadata.languages, *task.metadata.bcp47_codes}
         ]
     if not tasks:
-        raise PlanError("no task to run; name tasks with --tasks, or a benchmark with --benchmark")
+        raise PlanError("no task to run; name tasks (tasks=), or a benchmark (benchmark=)")
     seen: set[str] = set()
     return [task for task in tasks if not (task.metadata.name in seen or seen.add(task.metadata.name))]
 

@@ -113,7 +113,7 @@ def _open_results(out: str | Path, tasks: Sequence[AbsTask]) -> mteb.ResultCache
         write_atomically(path, json.dumps(known, indent=1, sort_keys=True).encode())
     except OSError as error:
         raise ResultsError(
-            f"results folder {folder} cannot be written ({error.strerror}); choose another with --out"
+            f"results folder {folder} cannot be written ({error.strerror}); choose another (out=)"
         ) from error
     except (ValueError, TypeError) as error:
         raise ResultsError(f"{path} is damaged ({error}); delete it: it is written again") from error

@@ -65,7 +65,7 @@ def to_set(task: AbsTask, *, subset: str | None = None, split: str | None = None
     if not isinstance(task, AbsTaskRetrieval | AbsTaskSTS | AbsTaskBitextMining):
         raise PlanError(
             f"mteb task {name} is a {task.metadata.type} task; only retrieval, STS and bitext tasks are "
-            f"toolkit sets: run it with toolkit mteb --tasks {name}"
+            f"toolkit sets: measure {name} with the command `toolkit mteb`"
         )
     split = _choice(name, "split", split or task.eval_splits[0], list(task.eval_splits))
     subsets = list(task.hf_subsets)

@@ -115,7 +115,7 @@ def recall_by_throughput(frame: pd.DataFrame, recall: str = "overlap@10") -> Cha
     if curves.empty:
         raise ResultsError(
             "no index with search arguments was measured, so there is no recall-throughput curve; "
-            "sweep one, for example --index HNSW32"
+            "sweep one, for example HNSW32"
         )
     flat = rows[(rows["index"] == "Flat") & (rows["precision"] == "float32")]
     dims = _spread(sorted(curves["dim"].unique()))
