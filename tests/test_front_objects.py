@@ -95,8 +95,8 @@ def test_an_interrupt_says_that_the_same_call_goes_on(tmp_path):
         def stream(self, texts):
             raise KeyboardInterrupt
 
+    nothing = VectorCache(tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt) as caught:
-        nothing = VectorCache(tmp_path / "cache")
         toolkit.sweep(embedder=Stopping(), data=colours(), out=tmp_path / "o", cache=nothing, **QUICK)
     assert isinstance(caught.value, Interrupted)
     assert "kept. Run the same again to go on" in caught.value._render_traceback_()[0]
