@@ -145,7 +145,7 @@ def test_what_cannot_be_judged_is_said(results, tmp_path):
     with pytest.raises(PlanError, match=r"choose 1..1,000"):
         judging_session(results, data=half_labelled(), most=0)
     shutil.rmtree(results.folder / "raw")
-    with pytest.raises(ResultsError, match=r"lacks what .* found .* toolkit sweep"):
+    with pytest.raises(ResultsError, match=r"lacks what .* found .* toolkit\.sweep"):
         judging_session(results, data=half_labelled())
     everything = sweep_into(tmp_path / "all", tmp_path / "cache", max_unlabelled=0)
     with pytest.raises(ResultsError, match="every query of names has judgements"):

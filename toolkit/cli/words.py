@@ -12,6 +12,7 @@ _SINGULAR = {
     "indexes": "index",
     "instructions": "instruction",
     "metrics": "metric",
+    "settings": "setting",
 }
 _CALL = re.compile(r"\btoolkit\.\w+\([^()]*\)")
 _ARGUMENT = re.compile(r"(?<![\w.-])([a-z][a-z_]*)=(?:True\b|(?=[\s,;:)]|\.(?!\.)|$))")

@@ -38,7 +38,7 @@ def measured_data(
     if isinstance(spec, str) and spec.startswith(OBJECT_SPEC):
         raise ResultsError(
             f"{results.folder} was measured on {spec[len(OBJECT_SPEC) :]!r}, an object of a Python program, and its "
-            "texts are needed: give the set again with data= (or, saved as files, --data)"
+            "texts are needed: give the set again with data= (on the command line, saved as files)"
         )
     try:
         found = load_dataset(spec)
