@@ -159,7 +159,7 @@ def _without_judgements(data: RetrievalSet) -> list[str]:
     if data.unlabelled_source == SENTENCES:
         notes.append(
             f"no queries were given: {SENTENCES} stand in for them, and hold for queries only as far as those are "
-            "alike; give queries with unlabelled= (--unlabelled)"
+            "alike; give queries with unlabelled="
         )
     return notes
 
@@ -171,7 +171,7 @@ def _searched_too(data: RetrievalSet, all_there: int, plan: SweepPlan) -> list[s
     if data.unlabelled_source == SENTENCES:
         return [
             f"{searched:,} {SENTENCES} stand in for queries without judgements, searched and not timed: what they "
-            "tell holds for queries only as far as those are alike; give queries with unlabelled= (--unlabelled)"
+            "tell holds for queries only as far as those are alike; give queries with unlabelled="
         ]
     drawn = f", of {all_there:,}, drawn at random with seed {plan.seed} (max_unlabelled)"
     return [
