@@ -142,7 +142,7 @@ def test_every_field_of_a_plan_but_timing_has_an_option():
 
 
 # Options of other programs that messages and calls may name.
-FOREIGN = {"--upgrade", "--api-key", "--served-model-name"}
+FOREIGN = {"--output-loading-info", "--upgrade", "--api-key", "--served-model-name"}
 FOREIGN_FILES = {"machine.py", "environment.py", "cuda.py"}  # nvidia-smi, git, nvrtc
 
 

@@ -9,6 +9,7 @@ import typer
 
 from toolkit.cli.group import Stopped
 from toolkit.cli.options import DATA, DIMS, EMBEDDER, complete_data, complete_embedder, listed
+from toolkit.cli.words import as_options
 
 
 def sweep(
@@ -89,6 +90,6 @@ def sweep(
         # What was there is gone by now; the option would remove what this run measured as well.
         raise Stopped(without=["--overwrite"] if begun(out) != before else []) from None
     for note in view.results.notes:
-        print(f"note: {note}")
+        print(f"note: {as_options(note)}")
     print(f"report: {out / 'report.html'}")
     print(headline(view.results))
