@@ -21,6 +21,7 @@ _END_OF_INPUT, _ESCAPE = "\x04", "\x1b"
 UNSURE, UNDO, MORE, STOP = "?", "u", "m", "q"
 # About a screen; the rest on demand.
 _FIRST_CHARACTERS = 1_500
+_FEWEST_HIDDEN = 300
 
 
 def judge_in_terminal(session: Session, *, console: Console | None = None) -> None:
@@ -98,7 +99,7 @@ def _rules(most_gain: int) -> Group:
 
 def _card(question: Question, *, whole: bool) -> Group:
     text = shown(question.document)
-    cut = not whole and len(text) > _FIRST_CHARACTERS
+    cut = not whole and len(text) >= _FIRST_CHARACTERS + _FEWEST_HIDDEN
     body = text[:_FIRST_CHARACTERS] if cut else text
     more = f"{len(text) - _FIRST_CHARACTERS:,} characters more: {MORE}" if cut else None
     left = f"{question.left} document{'s' if question.left > 1 else ''} left"
