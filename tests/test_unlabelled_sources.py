@@ -15,8 +15,9 @@ from toolkit.data.sentences import sentences_of
 from toolkit.data.sets import GIVEN, SENTENCES, UNJUDGED
 from toolkit.errors import DataError, PlanError
 from toolkit.experiment.plan import make_plan
-from toolkit.experiment.queries import asked_queries, given_queries, read_queries
+from toolkit.experiment.queries import asked_queries, given_queries, read_queries, with_queries
 from toolkit.experiment.results import Results
+from toolkit.experiment.sweep import as_measured
 
 DOCS = ["The cat sleeps on the warm stove. It purrs.", "狗在院子里大声地叫着。猫在炉子上睡觉很久了。", "x"]
 
@@ -210,6 +211,18 @@ def test_unlabelled_queries_have_no_place_in_a_set_of_pairs(tmp_path):
     pairs = toolkit.pair_set(["a cat", "a dog"], ["a kitten", "a car"], [4.5, 0.3])
     with pytest.raises(PlanError, match="unlabelled has no effect on a set of pairs"):
         toolkit.sweep(data=pairs, unlabelled=["why?"], out=tmp_path / "out", progress=False)
+
+
+def test_the_set_that_was_measured_can_be_made_again(tmp_path):
+    given = given_queries(["why?", "how?"])
+    with_them = with_queries(names_set(), given)
+    plan = make_plan(unlabelled="object:2 queries")
+    assert as_measured(plan, names_set(), unlabelled=given).content_hash == with_them.content_hash
+    with pytest.raises(PlanError, match=r"'object:2 queries' was an object .* pass it as unlabelled="):
+        as_measured(plan, names_set())
+    (tmp_path / "log.txt").write_text("why?\nhow?\n")
+    from_file = make_plan(unlabelled=str(tmp_path / "log.txt"))
+    assert as_measured(from_file, names_set()).content_hash == with_them.content_hash
 
 
 def test_real_folders_have_what_their_descriptions_say(shared_data):
