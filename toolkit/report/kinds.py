@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of chart: how it is drawn, what its caption says, and what must have been measured for it."""
+    """A kind of chart: how it is drawn, its title and caption, and what must have been measured for it."""
 
     draw: Callable[[pd.DataFrame], Chart]
+    title: str
     caption: str
     possible: Callable[[pd.DataFrame], bool]
 
@@ -59,36 +60,53 @@ def kinds() -> dict[str, Kind]:
     return {
         "dimension": Kind(
             charts.quality_by_dimension,
+            "Quality at each dimension",
             "Quality of the exact search at each dimension; bands are 95 % intervals of the mean.",
             several_dims,
         ),
         "kept": Kind(
             charts.kept_by_dimension,
+            "Share of the full quality that each dimension keeps",
             "Share of the full dimension's quality; bars are 95 % intervals of the paired difference.",
             lambda frame: several_dims(frame) and share_of_full(frame),
         ),
-        "latency": _kind(against("p95_ms", "recall"), f"Recall against the time of single queries. {front}"),
+        "latency": _kind(
+            against("p95_ms", "recall"),
+            "Recall and latency",
+            f"Recall against the time of single queries. {front}",
+        ),
         "bytes": _kind(
-            against("bytes_per_vector", "recall"), f"Recall against the size of the index. {front}"
+            against("bytes_per_vector", "recall"),
+            "Recall and size",
+            f"Recall against the size of the index. {front}",
         ),
         "precision": Kind(
             grid_charts.precision_heat_map,
+            "Dimension and precision",
             "Share of the full quality at each dimension and precision, by exhaustive search.",
             lambda frame: several_precisions(frame) and share_of_full(frame),
         ),
         "quality-bytes": _kind(
-            against("bytes_per_vector"), f"Quality against the size of the index. {front}", grid_only=True
+            against("bytes_per_vector"),
+            "Quality and size",
+            f"Quality against the size of the index. {front}",
+            grid_only=True,
         ),
         "quality-latency": _kind(
-            against("p95_ms"), f"Quality against the time of single queries. {front}", grid_only=True
+            against("p95_ms"),
+            "Quality and latency",
+            f"Quality against the time of single queries. {front}",
+            grid_only=True,
         ),
         "quality-cost": _kind(
             against("usd_per_month"),
+            "Quality and cost",
             f"Quality against the monthly cost at the stated prices. {front}",
             grid_only=True,
         ),
         "throughput": Kind(
             lambda frame: grid_charts.recall_by_throughput(frame, metric_of(frame, "overlap")),
+            "Throughput and recall of each index",
             "Throughput of each index against the share of true neighbours found, over its search arguments.",
             has_curves,
         ),
@@ -109,11 +127,11 @@ def draw(frame: pd.DataFrame, kind: str) -> Chart:
     return known[kind].draw(frame)
 
 
-def _kind(pair: tuple[Callable, Callable], caption: str, *, grid_only: bool = False) -> Kind:
+def _kind(pair: tuple[Callable, Callable], title: str, caption: str, *, grid_only: bool = False) -> Kind:
     drawn, possible = pair
     if not grid_only:
-        return Kind(drawn, caption, possible)
-    return Kind(drawn, caption, lambda frame: possible(frame) and _is_grid(frame))
+        return Kind(drawn, title, caption, possible)
+    return Kind(drawn, title, caption, lambda frame: possible(frame) and _is_grid(frame))
 
 
 def _is_grid(frame: pd.DataFrame) -> bool:

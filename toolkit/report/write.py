@@ -14,7 +14,7 @@ from toolkit.experiment.results import Results
 from toolkit.files import write_atomically
 from toolkit.report.kinds import kinds
 
-_HALF_WIDTH = ("dimension", "kept")
+_WIDE = ("precision", "throughput")
 
 
 def write_report(results: Results) -> Path:
@@ -38,7 +38,7 @@ def write_report(results: Results) -> Path:
                 continue
             _, svg = save_chart(kind.draw(frame), folder / name)
             inline = inline_svg(svg.read_bytes(), f"p{len(pictures)}", kind.caption)
-            pictures.append(Picture(name, kind.caption, inline, wide=name not in _HALF_WIDTH))
+            pictures.append(Picture(name, kind.title, kind.caption, inline, wide=name in _WIDE))
         page = Page(
             title=f"{results.name}: embedding trade-offs",
             headline=told,
