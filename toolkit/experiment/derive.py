@@ -34,12 +34,14 @@ class Tables:
     per_query : the quality of every query, or the value of every pair, at every setting.
     scaling : latency and bytes at each corpus size; None if there is only one.
     bounds : the most that judgements can show at each query and setting; None for sets of pairs.
+    by_size : the first metric of some queries at growing parts of the corpus; None for one too small to divide.
     """
 
     measurements: pd.DataFrame
     per_query: pd.DataFrame
     scaling: pd.DataFrame | None = None
     bounds: pd.DataFrame | None = None
+    by_size: pd.DataFrame | None = None
 
     @property
     def timed(self) -> bool:
@@ -152,17 +154,20 @@ def _quality(
     judged = [metric.name for metric in wanted if metric.kind == "retrieval"]
     values = evaluate(found, data.doc_ids, data.query_ids, data.qrels, metrics=judged) if judged else {}
     values |= {
-        metric.name: _agreement(metric, found, exact, data) for metric in wanted if metric.kind == "agreement"
+        metric.name: agreement_of(metric, found, exact, data.doc_ids)
+        for metric in wanted
+        if metric.kind == "agreement"
     }
     return {metric.name: values[metric.name] for metric in wanted}
 
 
-def _agreement(metric: Metric, found: Ranking, exact: Ranking, data: RetrievalSet) -> np.ndarray:
+def agreement_of(metric: Metric, found: Ranking, exact: Ranking, doc_ids: Sequence[str]) -> np.ndarray:
+    """A measure of how far a ranking agrees with the exact one, per query."""
     family, k = metric.name.partition("@")[0], metric.depth or 0
     if family == "safe_ndcg":
-        return 1.0 - most_ndcg_lost(found, exact, data.doc_ids, k=k)
+        return 1.0 - most_ndcg_lost(found, exact, doc_ids, k=k)
     if family == "kept_ndcg":
-        return kept_ndcg(found, exact, data.doc_ids, k=k)
+        return kept_ndcg(found, exact, doc_ids, k=k)
     return {"overlap": overlap, "rbo": rank_biased_overlap}[family](found, exact, k=k)
 
 

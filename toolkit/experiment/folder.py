@@ -43,12 +43,13 @@ MEASUREMENTS_CSV = "measurements.csv"
 PER_QUERY = "per_query.parquet"
 SCALING = "scaling.parquet"
 BOUNDS = "bounds.parquet"
+BY_SIZE = "by_size.parquet"
 REPORT = "report.html"
 CHARTS = "charts"
 RAW = "raw"
 _LOCK = "lock"
 _CONDITIONS = "*.conditions.json"
-_TABLES = (PLAN, ENVIRONMENT, PER_QUERY, SCALING, BOUNDS, MEASUREMENTS_CSV, MEASUREMENTS)
+_TABLES = (PLAN, ENVIRONMENT, PER_QUERY, SCALING, BOUNDS, BY_SIZE, MEASUREMENTS_CSV, MEASUREMENTS)
 # What versions before folder.json left in raw/.
 _OLD_IDENTITY = "identity.json"
 
@@ -243,10 +244,10 @@ class ResultsFolder:
             MEASUREMENTS_CSV: tables.measurements.to_csv(index=False).encode(),
             MEASUREMENTS: _parquet(tables.measurements),
         }
-        others = {SCALING: tables.scaling, BOUNDS: tables.bounds}
+        others = {SCALING: tables.scaling, BOUNDS: tables.bounds, BY_SIZE: tables.by_size}
         for name, table in others.items():
             if table is not None:
-                payloads[name] = _parquet(_by_query(table) if name == BOUNDS else table)
+                payloads[name] = _parquet(_by_query(table) if name in (BOUNDS, BY_SIZE) else table)
         staged = {name: self.path / f"{name}.new" for name in payloads}
         manifest = read_manifest(self.path)
         redrawn = self._is_finished()

@@ -14,7 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from toolkit.errors import ResultsError
+from toolkit.errors import PlanError, ResultsError
+from toolkit.experiment.corpus_parts import CorpusParts
 from toolkit.experiment.grid import Build, smaller_sizes
 from toolkit.experiment.index_store import IndexStore
 from toolkit.experiment.plan import SweepPlan, TimingPlan
@@ -22,11 +23,17 @@ from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.measure.timing import Timed, interleaved
 from toolkit.progress import progress_bar
-from toolkit.search.backend import Backend, Index, backend_of, threads
+from toolkit.search.backend import Backend, Index, backend_of, get_backend, threads
 from toolkit.search.empty_last import CorpusBuilder
 from toolkit.search.exact.compute import available_cores
 from toolkit.search.funnel import Funnel, Rescorer, Stage
+from toolkit.search.neighbours import Neighbours
 from toolkit.vectors import Vectors, truncate
+
+# How parts of the corpus are drawn, in the identity of what is found there: nested, relevant documents first.
+DRAWN = "nested, relevant first"
+# What the neighbours of the parts' queries go by where not all queries are asked.
+SOME_QUERIES = "some"
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,9 @@ class Searchable:
     @property
     def asked(self) -> dict[str, Mapping[str, Vectors]]:
         """All that is searched, by what its neighbours go by: the queries themselves by an empty name."""
-        return {"": self.queries} | ({self.unlabelled_hash: self.unlabelled} if self.unlabelled else {})
+        return ({"": self.queries} if self.queries else {}) | (
+            {self.unlabelled_hash: self.unlabelled} if self.unlabelled else {}
+        )
 
     def lacking(self, store: RawStore, settings: Iterable[Setting]) -> list[tuple[Setting, str]]:
         """The settings whose neighbours a store does not hold, each with what was asked."""
@@ -73,10 +82,16 @@ class Searchable:
 
 
 def search_grid(
-    store: RawStore, builds: Sequence[Build], vectors: Searchable, *, plan: SweepPlan, progress: bool
+    store: RawStore,
+    builds: Sequence[Build],
+    vectors: Searchable,
+    *,
+    plan: SweepPlan,
+    progress: bool,
+    timed: bool = True,
 ) -> None:
     """Bring the raw store up to date with `builds`: what it already holds is not done again."""
-    todo = [build for build in builds if _unfinished(store, build, vectors, plan.timing)]
+    todo = [build for build in builds if _unfinished(store, build, vectors, plan.timing if timed else None)]
     index_store = IndexStore(store.index_folder)
     builders: dict[tuple[str, int], CorpusBuilder] = {}
     with progress_bar(total=len(todo), label="build and search", unit="index", show=progress) as bar:
@@ -92,29 +107,71 @@ def search_grid(
                 _save_facts(store, index_store.get(build.slug, backend), build)
             _search(store, index_store, build, vectors, k=plan.k)
             bar.update()
-    _time(store, index_store, todo, vectors, plan=plan, progress=progress)
+    if timed:
+        _time(store, index_store, todo, vectors, plan=plan, progress=progress)
     index_store.clear()
 
 
-def time_smaller(
-    store: RawStore, builds: Sequence[Build], vectors: Searchable, *, plan: SweepPlan, progress: bool
-) -> dict[int, RawStore]:
-    """Build and time the grid over random parts of the corpus; returns {documents: its raw store}."""
-    stores = {}
-    for documents in smaller_sizes(plan, len(vectors.corpus)):
-        part = store.part(documents)
-        drawn = np.random.default_rng(plan.seed).permutation(len(vectors.corpus))[:documents]
-        smaller = Searchable(part.mapped(vectors.corpus.take(np.sort(drawn))), vectors.queries)
-        search_grid(part, builds, smaller, plan=plan, progress=progress)
-        stores[documents] = part
-    return stores
+def search_parts(
+    store: RawStore,
+    builds: Sequence[Build],
+    vectors: Searchable,
+    parts: CorpusParts,
+    *,
+    plan: SweepPlan,
+    progress: bool,
+) -> tuple[dict[int, RawStore], dict[int, RawStore]]:
+    """Search parts of the corpus; returns {documents: raw store} of the parts that are timed, and of the others.
+
+    At the plan's fractions the whole grid is built, searched and timed; at the other sizes only what scans every
+    document, whose quality there costs little, and only for the parts' queries.
+    """
+    timed_sizes = list(dict.fromkeys(smaller_sizes(plan, len(vectors.corpus))))
+    timed, searched = {}, {}
+    for documents in (*timed_sizes, *(size for size in parts.sizes if size not in timed_sizes)):
+        part = store.part(documents, drawn=DRAWN)
+        corpus = part.mapped(vectors.corpus.take(parts.rows(documents)))
+        if documents in timed_sizes:
+            smaller = Searchable(corpus, vectors.queries)
+            search_grid(part, builds, smaller, plan=plan, progress=progress)
+            timed[documents] = part
+        else:
+            some = {label: queries.take(parts.queries) for label, queries in vectors.queries.items()}
+            smaller = Searchable(corpus, {}, some, SOME_QUERIES)
+            scans = [build for build in builds if _scans(build, documents, k=plan.k)]
+            search_grid(part, scans, smaller, plan=plan, progress=progress, timed=False)
+            searched[documents] = part
+    return timed, searched
 
 
-def _unfinished(store: RawStore, build: Build, vectors: Searchable, timing: TimingPlan) -> bool:
+def found_in_part(store: RawStore, setting: Setting, parts: CorpusParts) -> Neighbours | None:
+    """What a setting found for the parts' queries in a part of the corpus; None where it was not searched."""
+    found = store.neighbours(setting)
+    if found is not None:
+        return Neighbours(found.rows[parts.queries], found.scores[parts.queries])
+    return store.neighbours(setting, asked=SOME_QUERIES)
+
+
+def _scans(build: Build, documents: int, *, k: int) -> bool:
+    """Whether an index can be built over so many documents and compares every one of them, however it is searched."""
+    backend = get_backend(build.backend)
+    try:
+        backend.check(build.spec, documents=documents, k=k)
+    except PlanError:
+        return False
+    searches = {setting.search_args for setting in build.settings}
+    counts = [backend.compared(build.spec, dict(one), documents=documents, k=k)[0] for one in searches]
+    return min(counts) >= documents and backend.searches(build.spec) == [{}]
+
+
+def _unfinished(store: RawStore, build: Build, vectors: Searchable, timing: TimingPlan | None) -> bool:
     return (
         store.build(build.slug) is None
         or bool(vectors.lacking(store, build.settings))
-        or any(store.rounds_timed(search) < timing.rounds for search in build.searches)
+        or (
+            timing is not None
+            and any(store.rounds_timed(search) < timing.rounds for search in build.searches)
+        )
     )
 
 

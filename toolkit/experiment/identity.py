@@ -46,9 +46,10 @@ class Identity:
         """Name of the conditions alone, as the folder lists them."""
         return digest_of(_canonical(self.conditions))
 
-    def part(self, documents: int) -> Identity:
-        """The same for a drawn part of the corpus."""
-        return replace(self, documents=documents)
+    def part(self, documents: int, *, drawn: str = "") -> Identity:
+        """The same for a part of the corpus; `drawn` tells ways of drawing it apart."""
+        sweep = {**self.sweep, "drawn": drawn} if drawn else self.sweep
+        return replace(self, documents=documents, sweep=sweep)
 
     def neighbours(self, setting: str, asked: str = "") -> Stamp:
         """Of what a setting finds; `asked` is the hash of further queries, if it is for those."""

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from toolkit.errors import ResultsError, ToolkitWarning
 from toolkit.experiment.folder import (
     BOUNDS,
+    BY_SIZE,
     ENVIRONMENT,
     MEASUREMENTS,
     PER_QUERY,
@@ -118,6 +119,15 @@ class Results:
     def scaling(self) -> pd.DataFrame | None:
         """Latency of every setting at every corpus size it was timed at; None for the whole one only."""
         path = self.folder / SCALING
+        return self._with_todays_names(_table(path)) if path.is_file() else None
+
+    @cached_property
+    def by_size(self) -> pd.DataFrame | None:
+        """The first metric of some queries at growing parts of the corpus: docs/results-format.md.
+
+        None for a corpus too small to be divided, and for folders written before this was measured.
+        """
+        path = self.folder / BY_SIZE
         return self._with_todays_names(_table(path)) if path.is_file() else None
 
     @cached_property

@@ -15,9 +15,11 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, ToolkitWarning
+from toolkit.experiment.by_size import derive_by_size
+from toolkit.experiment.corpus_parts import corpus_parts
 from toolkit.experiment.derive import Tables, derive, derive_scaling
 from toolkit.experiment.grid import Build, check_grid, labels_of, lay_out, same_instructions
-from toolkit.experiment.grid_search import Searchable, search_grid, time_smaller
+from toolkit.experiment.grid_search import Searchable, search_grid, search_parts
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
@@ -128,7 +130,9 @@ class RetrievalSweep:
         builds = self._laid_out(dims, space)
         _search_exactly(store, vectors, dims, k=plan.k, progress=progress)
         search_grid(store, builds, vectors, plan=plan, progress=progress)
-        smaller = time_smaller(store, builds, vectors, plan=plan, progress=progress)
+        nearest = store.neighbours(Setting(space.full_dim, instruction=next(iter(vectors.queries))))
+        parts = corpus_parts(self.data, nearest, seed=plan.seed)
+        smaller, searched = search_parts(store, builds, vectors, parts, plan=plan, progress=progress)
         settings = [setting for build in builds for setting in build.settings]
         tables = derive(
             store,
@@ -139,9 +143,18 @@ class RetrievalSweep:
             seed=plan.seed,
         )
         scaling = derive_scaling(smaller | {len(vectors.corpus): store}, settings) if smaller else None
-        for one in (store, *smaller.values()):
+        by_size = derive_by_size(
+            {**smaller, **searched},
+            settings,
+            self.data,
+            parts,
+            metric=self.metrics.names[0],
+            full_dim=space.full_dim,
+            per_query=tables.per_query,
+        )
+        for one in (store, *smaller.values(), *searched.values()):
             one.drop_corpus()
-        return replace(tables, scaling=scaling)
+        return replace(tables, scaling=scaling, by_size=by_size)
 
     def _laid_out(self, dims: Sequence[int], space: EmbeddingSpace) -> list[Build]:
         return lay_out(self.plan, dims, space.full_dim, labels=labels_of(self.plan, space))

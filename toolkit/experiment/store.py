@@ -50,12 +50,12 @@ class RawStore:
     folder: Path
     identity: Identity
 
-    def part(self, documents: int) -> RawStore:
-        """A store of its own inside this one, for a drawn part of the corpus."""
+    def part(self, documents: int, *, drawn: str = "") -> RawStore:
+        """A store of its own inside this one, for a part of the corpus; `drawn` says how it was drawn."""
         folder = self.folder / f"{documents}-documents"
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        return RawStore(folder, self.identity.part(documents))
+        return RawStore(folder, self.identity.part(documents, drawn=drawn))
 
     @property
     def index_folder(self) -> Path:
