@@ -31,6 +31,7 @@ FLOORS = {
     "report": 5,
     "mteb_adapter": 5,
     "conformance": 5,
+    "scale": 5,
     "notebook": 6,  # shows the report's charts and markup
     "__init__": 7,
     "cli": 8,

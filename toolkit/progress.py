@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 _TICK_S = 0.5
 
 
-def progress_bar(*, total: int, label: str, unit: str, show: bool = True) -> tqdm:
-    """A tqdm bar over `total` units; nothing is drawn with ``show=False`` or without a viewer."""
+def progress_bar(*, total: int | None, label: str, unit: str, show: bool = True) -> tqdm:
+    """A tqdm bar over `total` units, None if not known; nothing is drawn with ``show=False`` or without a viewer."""
     return tqdm(total=total, desc=label, unit=unit, disable=not (show and _has_viewer()), leave=False)
 
 

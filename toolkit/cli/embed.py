@@ -1,4 +1,4 @@
-"""``toolkit embed``: a file of texts in, a file of vectors out."""
+"""``toolkit embed``: texts in; a file of vectors, or a folder of shards, out."""
 
 from __future__ import annotations
 
@@ -11,19 +11,58 @@ from toolkit.cli.options import Embedder
 
 
 def embed(
-    file: Annotated[Path, typer.Argument(help="texts, one per line, or .jsonl with a text field; also .gz")],
-    out: Annotated[Path, typer.Option(help=".npy file to write")],
+    corpus: Annotated[
+        str,
+        typer.Argument(help=".txt, .jsonl, .csv (also .gz), .parquet, a BEIR folder or a folder of files"),
+    ],
+    out: Annotated[
+        Path, typer.Option(help=".npy file of vectors, or a folder of shards, which is a vector cache")
+    ],
     embedder: Embedder = "static",
-    dim: Annotated[int | None, typer.Option(help="embedding dimension; full by default")] = None,
+    dim: Annotated[int | None, typer.Option(help="dimension of a .npy file; full by default")] = None,
     role: Annotated[str, typer.Option(help="document or query")] = "document",
     instruction: Annotated[str | None, typer.Option(help="for queries: default, none or a text")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="encode on Ray workers")] = False,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster; this machine without it")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray workers; as many as there is room for")] = None,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0.0,
 ) -> None:
-    """Embed the texts of a file; writes (n, dim) float32 unit rows."""
+    """Embed texts: (n, dim) float32 unit rows as .npy, or a corpus of any size into shards that a sweep reads."""
+    if out.suffix == ".npy":
+        _to_file(corpus, out, embedder=embedder, dim=dim, role=role, instruction=instruction)
+        return
+    from toolkit import open_embedder
+    from toolkit.errors import PlanError
+    from toolkit.scale.corpus import embed_corpus
+    from toolkit.space import Role
+
+    if dim is not None:
+        raise PlanError(f"--dim {dim} is for .npy files: shards hold full vectors; leave it out")
+    if out.is_file():
+        raise PlanError(f"--out {out} is a file; name a folder for shards, or a file that ends in .npy")
+    if ray:
+        from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
+
+        on = RayWorkers(address=address, workers=workers, gpus_per_worker=gpus_per_worker)
+        done = embed_on_ray(embedder, corpus, out, on=on, role=Role(role), instruction=instruction)
+    elif address or workers or gpus_per_worker:
+        raise PlanError("--address, --workers and --gpus-per-worker are of Ray: give --ray too")
+    else:
+        with open_embedder(embedder) as engine:
+            done = embed_corpus(engine, corpus, out, role=Role(role), instruction=instruction)
+    print(
+        f"{out}: {done.texts:,} texts, {done.encoded:,} of them encoded now; use it with TOOLKIT_CACHE={out}"
+    )
+
+
+def _to_file(
+    corpus: str, out: Path, *, embedder: str, dim: int | None, role: str, instruction: str | None
+) -> None:
     from toolkit import embed as run
     from toolkit.data.text_files import read_texts
     from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.row_files import write_rows
 
-    rows = run(embedder, read_texts(file), dim=dim, role=role, instruction=instruction, cache=VectorCache())
+    rows = run(embedder, read_texts(corpus), dim=dim, role=role, instruction=instruction, cache=VectorCache())
     write_rows(out, rows)
     print(f"{out}: {rows.shape[0]} x {rows.shape[1]} float32")

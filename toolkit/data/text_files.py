@@ -48,16 +48,19 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in text_lines(path):
         if not line.strip():
             continue
-        try:
-            record = parse_json(line)
-        except ValueError as error:
-            reason = getattr(error, "msg", "nested too deeply")
-            raise DataError(f"{path}:{number}: not a JSON object ({reason}); each line must be one") from None
-        if not isinstance(record, dict):
-            raise DataError(
-                f"{path}:{number}: not a JSON object but {type(record).__name__}; each line must be one"
-            )
-        yield number, record
+        yield number, json_record(line, where=f"{path}:{number}")
+
+
+def json_record(line: str, *, where: str) -> dict[str, Any]:
+    """The JSON object of a line; raises DataError, naming `where`, for anything else."""
+    try:
+        record = parse_json(line)
+    except ValueError as error:
+        reason = getattr(error, "msg", "nested too deeply")
+        raise DataError(f"{where}: not a JSON object ({reason}); each line must be one") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: not a JSON object but {type(record).__name__}; each line must be one")
+    return record
 
 
 def read_texts(path: str | Path) -> list[str]:

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.embedding.key_index import KEY_BYTES, KeyIndex
-from toolkit.errors import CacheWarning, PlanError
+from toolkit.errors import CacheWarning, PlanError, ResultsError
 from toolkit.files import cache_folder, write_atomically
 from toolkit.space import EmbeddingSpace
 
@@ -48,22 +48,31 @@ class VectorCache:
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = Path(folder) if folder is not None else cache_folder()
 
-    def for_space(self, space: EmbeddingSpace, *, confirm: Callable[[], None] | None = None) -> SpaceCache:
+    def for_space(
+        self, space: EmbeddingSpace, *, confirm: Callable[[], None] | None = None, required: bool = False
+    ) -> SpaceCache:
         """The part of the cache that belongs to one embedding space, as it is on disk now.
 
         confirm : asked before anything is written; raises an error of the toolkit where what was taken since it
             was asked last may not be of this space.
+        required : whether the shards are what is wanted, and a disk that refuses one is a ResultsError.
         """
-        return SpaceCache(self.folder / space.fingerprint, space, confirm)
+        return SpaceCache(self.folder / space.fingerprint, space, confirm, required=required)
 
 
 class SpaceCache:
     """The cached vectors of one embedding space."""
 
     def __init__(
-        self, folder: Path, space: EmbeddingSpace, confirm: Callable[[], None] | None = None
+        self,
+        folder: Path,
+        space: EmbeddingSpace,
+        confirm: Callable[[], None] | None = None,
+        *,
+        required: bool = False,
     ) -> None:
         self._folder = folder
+        self._required = required
         self._dim = space.full_dim
         self._confirm = confirm
         self._pending: list[tuple[list[bytes], np.ndarray]] = []
@@ -89,6 +98,10 @@ class SpaceCache:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def missing(self, keys: Sequence[bytes]) -> list[int]:
+        """Positions in `keys` that no shard names; reads no vector."""
+        return np.flatnonzero(self._index.find(keys)[0] < 0).tolist() if keys else []
 
     def read(self, keys: Sequence[bytes], out: np.ndarray, rows: Sequence[int] | np.ndarray) -> list[int]:
         """Copy the vectors of known `keys` into ``out[rows]``.
@@ -141,6 +154,11 @@ class SpaceCache:
         try:
             write_atomically(shard, payload)
         except OSError as error:
+            if self._required:
+                raise ResultsError(
+                    f"{shard} cannot be written ({error.strerror}); free space or choose another folder, and run the "
+                    "same command again: finished shards are kept"
+                ) from None
             warnings.warn(
                 f"{len(keys)} vectors could not be kept in the cache {self._folder.parent} ({error.strerror}); "
                 "they are used now and computed again next time: free space, or set TOOLKIT_CACHE",

@@ -58,12 +58,12 @@ def embed_texts(
     bar = progress_bar(total=total, label=f"embed {space.model}", unit="text", show=progress)
     with RowSink(space.full_dim, out=out, count=total) as sink, bar:
         work = _Run(embedder, sink, cache, bar)
-        for window in _windows(render(text) for text in texts):
+        for window in windows(render(text) for text in texts):
             work.take(window)
         return sink.finish()
 
 
-def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+def windows(texts: Iterable[str]) -> Iterator[list[str]]:
     """Lists of consecutive texts, each long enough that an engine finds texts of like length in it."""
     window: list[str] = []
     characters = 0
@@ -130,7 +130,7 @@ class _Run:
         failed = True
         try:
             for places, block in self._embedder.stream([texts[i] for i in positions]):
-                _check_block(self._embedder, places, block)
+                check_block(self._embedder, places, block)
                 rows[wanted[places]] = block
                 done[places] = True
                 self._unchecked = True
@@ -163,7 +163,8 @@ class _Run:
                 self._cache.flush()
 
 
-def _check_block(embedder: Embedder, places: np.ndarray, block: np.ndarray) -> None:
+def check_block(embedder: Embedder, places: np.ndarray, block: np.ndarray) -> None:
+    """Raise VectorError for rows that are no embeddings of so many texts."""
     name, full_dim = embedder.space.model, embedder.space.full_dim
     if block.shape != (len(places), full_dim) or block.dtype != np.float32:
         raise VectorError(
