@@ -27,6 +27,11 @@ EXAMPLES = {
         "toolkit mteb --tasks SciFact,STSBenchmark --dims 64,128,256 --out results/mteb",
         "toolkit mteb --tasks beir:my/folder --instruction task --instruction none --out results/mteb",
     ),
+    "claims": (
+        "toolkit claims",
+        "toolkit claims --embedder local:Qwen/Qwen3-Embedding-4B --data my/sets --out results/claims",
+        "toolkit claims --only p99-at-128 --server http://localhost:30000/v1#my-model",
+    ),
     "doctor": (
         "toolkit doctor",
         "toolkit doctor --no-hub --json > doctor.json",
