@@ -23,6 +23,7 @@ from toolkit.decide.series import main_metric
 from toolkit.decide.wording import cell_text
 from toolkit.errors import PlanError, require_package
 from toolkit.experiment.results import Results
+from toolkit.experiment.setting import Setting
 from toolkit.measure.metrics import described
 from toolkit.measure.noninferiority import KEEP
 from toolkit.report.kinds import draw, possible_kinds
@@ -38,12 +39,28 @@ _ROWS_SHOWN = 12
 
 @dataclass(frozen=True, eq=False)
 class RecommendationView(Recommendation):
-    """A Recommendation that a notebook shows as tables."""
+    """A Recommendation that a notebook shows as tables.
+
+    embedder : the spec of the sweep it is from.
+    """
+
+    embedder: str = "static"
 
     @classmethod
-    def of(cls, found: Recommendation) -> RecommendationView:
+    def of(cls, found: Recommendation, *, embedder: str) -> RecommendationView:
         """The same recommendation, with a view of its own."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
+        return cls(**{field.name: getattr(found, field.name) for field in fields(found)}, embedder=embedder)
+
+    def code(self, target: str = "faiss", *, k: int = 10) -> str:
+        """Python that applies the recommended setting (the reference, if none is) to `texts` and `questions`.
+
+        target : ``faiss``, or ``qdrant``, ``pgvector``, ``milvus`` for the equivalent arguments there.
+        k : neighbours to ask for. Raises PlanError for what the target does not have.
+        """
+        from toolkit.deploy.code import code_for
+
+        chosen = getattr(self, "advised", self.choice) or self.reference
+        return code_for(Setting.parse(chosen.setting), embedder=self.embedder, target=target, k=k)
 
     def _repr_html_(self) -> str:
         from toolkit.report.html import recommendation_html
@@ -94,7 +111,8 @@ class ResultsView:
                 max_p95_ms=max_p95_ms,
                 corpus_size=corpus_size,
                 prices=prices,
-            )
+            ),
+            embedder=_spec_of(self.results),
         )
 
     def plot(self, kind: str = "dimension") -> Chart:
@@ -198,6 +216,16 @@ def as_view(results: str | Path | Results | ResultsView) -> ResultsView:
         f"results of type {type(results).__name__} cannot be read; give a results folder, or what "
         "toolkit.sweep and toolkit.load_results return"
     )
+
+
+def _spec_of(results: Results) -> str:
+    """How the sweep's embedder is opened again."""
+    config = results.plan.embedder
+    if isinstance(config, str):
+        return config
+    if config.kind == "remote":
+        return f"{config.base_url}#{config.model}"
+    return "static" if config.kind == "static" else f"local:{config.model}"
 
 
 def _shown(value: object, column: str) -> str:

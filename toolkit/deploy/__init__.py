@@ -1,0 +1,1 @@
+"""A chosen setting to take along: as a few lines of code, and as plain facts. Decides nothing."""
