@@ -76,7 +76,7 @@ def more_than_truncation(bench: Bench) -> Finding:
     return Finding(
         FAILS if worst >= _SAME_COSINE else HOLDS,
         f"smallest cosine to the normalized prefix {worst:.6f}",
-        sample=f"{len(texts)} texts at {len(dims)} dimensions, cut by {whose}",
+        sample=f"{len(texts)} texts at {len(own)} dimensions, cut by {whose}",
         why="a shorter vector is the beginning of the full one, normalized again"
         if worst >= _SAME_COSINE
         else "what was cut elsewhere points in another direction",
