@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,10 @@ def _failed(reason: str) -> ToolkitError:
 
 
 def _reason(error: Exception) -> str:
+    # Ray's text is a page of tracebacks with advice behind it; ours is one line of it.
+    ours = re.findall(r"^toolkit\.errors\.\w+: (.+)$", str(error), re.MULTILINE)
+    if ours:
+        return ours[-1]
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(cause).__name__
