@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 to 3.14 is needed: make setup PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch \
-		-e '.[$(EXTRA),local,mteb,remote,ray,notebook,dev]'
+		-e '.[$(EXTRA),local,mteb,remote,serve,ray,notebook,dev]'
 	@touch $@
 
 demo: setup ## sweep the dimensions of the embedded model on the built-in set: no GPU, no download

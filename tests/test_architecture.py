@@ -31,6 +31,7 @@ FLOORS = {
     "report": 5,
     "deploy": 5,
     "mteb_adapter": 5,
+    "serve": 5,
     "conformance": 5,
     "scale": 5,
     "claims": 6,  # its page has the report's style

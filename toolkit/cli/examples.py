@@ -23,6 +23,10 @@ EXAMPLES = {
         "toolkit embed texts.txt --dim 256 --out vectors.npy",
         "toolkit embed queries.jsonl --role query --embedder local:Qwen/Qwen3-Embedding-0.6B --out queries.npy",
     ),
+    "serve": (
+        "toolkit serve --embedder static --port 30000",
+        "toolkit serve --embedder local:Qwen/Qwen3-Embedding-4B --api-key-env EMBED_KEYS --host 0.0.0.0",
+    ),
     "mteb": (
         "toolkit mteb --tasks SciFact,STSBenchmark --dims 64,128,256 --out results/mteb",
         "toolkit mteb --tasks beir:my/folder --instruction task --instruction none --out results/mteb",

@@ -20,6 +20,7 @@ from toolkit.embedding.jobs import BlockJob, Started, WholeJob
 from toolkit.embedding.owner import OwnerQueue
 from toolkit.embedding.protocol import Block
 from toolkit.embedding.queue import JobQueue
+from toolkit.embedding.tokens import TokenizerFile
 from toolkit.space import EmbeddingSpace
 
 # About what a batch of passages has: more together saves no time, and lets each caller wait longer.
@@ -81,6 +82,10 @@ class Engine(ABC):
             if row is not None and row.shape == (1, self.space.full_dim) and row.dtype == np.float32:
                 return row
         return self._queue.encode(WholeJob(chosen, engine=self, full_dim=self.space.full_dim))
+
+    def tokenizer_file(self) -> TokenizerFile | None:
+        """What counts its texts' tokens; the default is None, for an engine that cannot tell."""
+        return None
 
     def check_unchanged(self, *, retry: bool = True) -> None:
         """Raise ServerChangedError if what computes is no longer what was opened; the default cannot change.

@@ -21,6 +21,7 @@ from toolkit.embedding.cpu import cpu_instructions
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.eos_token import check_end_token
 from toolkit.embedding.protocol import Block
+from toolkit.embedding.tokens import TokenizerFile
 from toolkit.embedding.verify import (
     check_reports,
     check_settings,
@@ -119,6 +120,11 @@ class SentenceTransformersEmbedder(Engine):
     def batch_tokens(self) -> int:
         """Tokens, padding included, in one forward pass; less than asked for after running out of memory."""
         return self._batch_tokens
+
+    def tokenizer_file(self) -> TokenizerFile | None:
+        """The checkpoint's; None for a model without a transformers tokenizer in Rust."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        return None if backend is None else TokenizerFile(backend.to_str())
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
         # Texts of like length together, the longest first: if memory fails, it fails early.

@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.protocol import Block
+from toolkit.embedding.tokens import TokenizerFile
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalize
 
@@ -51,6 +52,10 @@ class StaticEmbedder(Engine):
         root.setLevel(level)
         # Without `cache_dir`, load() looks for the bundled tokenizer in a folder that does not exist.
         return WordLlama.load(cache_dir=Path(str(files("wordllama"))), dim=_FULL_DIM, disable_download=True)
+
+    def tokenizer_file(self) -> TokenizerFile:
+        """WordLlama's; it frames no text."""
+        return TokenizerFile(self._model.tokenizer.to_str(), special_tokens=False)
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
         # Texts of like length together: each batch is padded to its longest.

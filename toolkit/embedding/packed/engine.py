@@ -25,6 +25,7 @@ from toolkit.embedding.packed.runner import IN_FLIGHT, Runner, current
 from toolkit.embedding.packed.shape import DecoderShape
 from toolkit.embedding.packed.weights import Weights, load_weights, random_weights
 from toolkit.embedding.protocol import Block
+from toolkit.embedding.tokens import TokenizerFile
 from toolkit.errors import MissingPackageError, PlanError
 from toolkit.space import QWEN3_PROMPTS, EmbeddingSpace
 
@@ -194,6 +195,10 @@ class PackedEmbedder(Engine):
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, the end token included, after cutting."""
         return self._tokenizer(encodable(texts)).lengths.tolist()
+
+    def tokenizer_file(self) -> TokenizerFile:
+        """The checkpoint's."""
+        return TokenizerFile(self._tokenizer.to_json())
 
     def flops(self, lengths: Iterable[int]) -> float:
         """Floating-point operations of the whole model for texts of these token counts."""

@@ -220,5 +220,9 @@ class Tokenizer:
         """The ids of all of them."""
         return TokenizedTexts.of(self._lists(texts))
 
+    def to_json(self) -> str:
+        """As the tokenizers library reads it."""
+        return self._tokenizer.to_str()
+
     def _lists(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]

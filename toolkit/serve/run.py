@@ -1,0 +1,198 @@
+"""Starts a server and stops it: listens first, loads the model beside it, finishes what was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Self
+
+from toolkit.embedding.protocol import Embedder
+from toolkit.embedding.tokens import token_counter
+from toolkit.errors import PlanError, ToolkitError, require_package
+from toolkit.serve.app import State, make_app
+from toolkit.serve.engine_port import Admission, LocalPort
+from toolkit.serve.metrics import Metrics
+from toolkit.serve.model import Alias, ServedModel
+from toolkit.serve.service import Service
+from toolkit.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+# Short texts of several lengths, so that the first client does not wait for what is made once.
+_WARM_TEXTS = ["warm", "the first request should be as fast as the next", "a longer text " * 40]
+
+
+def serve(
+    open_engine: Callable[[], Embedder],
+    settings: ServeSettings,
+    *,
+    announce: Callable[[str], None] = print,
+) -> None:
+    """Serve until interrupted or terminated; raises what the model failed to load with."""
+    running = RunningServer(open_engine, settings, announce=announce)
+    if settings.is_open:
+        announce(
+            "warning: whoever reaches this address can use the server; give it keys, or put a proxy with keys before it"
+        )
+    running.run()
+
+
+class RunningServer:
+    """A server that listens from its making on; `run` serves, in this thread or, with `with`, in another.
+
+    with RunningServer(lambda: toolkit.open_embedder("static"), ServeSettings(port=0)) as server:
+        print(server.url)
+    """
+
+    def __init__(
+        self,
+        open_engine: Callable[[], Embedder],
+        settings: ServeSettings,
+        *,
+        announce: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        for package in ("uvicorn", "starlette", "orjson", "prometheus_client"):
+            require_package(package, needed_for="the server", extra="serve")
+        import uvicorn
+
+        self._open_engine, self._settings, self._announce = open_engine, settings, announce
+        self._socket = listen(settings.host, settings.port)
+        host, port = self._socket.getsockname()[:2]
+        self.root = f"http://{_shown(host)}:{port}"
+        self.state = State(settings)
+        self._loaded = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        config = uvicorn.Config(
+            make_app(self.state, lifespan=self._lifespan),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=int(settings.stop_timeout_s),
+            backlog=2_048,
+        )
+        self._server = _server(config, self.state)
+
+    @property
+    def url(self) -> str:
+        """What an OpenAI client takes as its base URL."""
+        return f"{self.root}/v1"
+
+    def run(self) -> None:
+        """Serve until told to stop; raises what the model failed to load with."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+            self._loaded.set()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Finish what was accepted, and end."""
+        self.state.stopping = True
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        """Serve in another thread, from when the model is loaded."""
+        self._thread = threading.Thread(target=self._run_quietly, name="serve", daemon=True)
+        self._thread.start()
+        self._loaded.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    def _run_quietly(self) -> None:
+        with contextlib.suppress(ToolkitError):  # raised where the thread was started
+            self.run()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: object) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(self.state, self._open_engine, self._settings))
+        loading.add_done_callback(self._was_loaded)
+        self._announce(f"listening on {self.root}; loading the model")
+        yield
+        loading.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ToolkitError):
+            engine = await loading
+            await asyncio.to_thread(engine.close)
+
+    def _was_loaded(self, loading: asyncio.Task[Embedder]) -> None:
+        if loading.cancelled():
+            return
+        self._failure = loading.exception()
+        if self._failure is None:
+            self._announce(f"ready: {self.url} serves {self.state.ready_service().model.name}")
+        else:
+            self._server.should_exit = True
+        self._loaded.set()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises PlanError if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise PlanError(
+            f"cannot listen on {_shown(host)}:{port} ({error.strerror}); choose another port or host"
+        ) from None
+    listening.set_inheritable(True)
+    return listening
+
+
+async def _load(state: State, open_engine: Callable[[], Embedder], settings: ServeSettings) -> Embedder:
+    engine = await asyncio.to_thread(_open_warm, open_engine)
+    space = engine.space
+    names = settings.names or (space.model,)
+    model = ServedModel(space, token_counter(engine), {name: Alias() for name in names})
+    admission = Admission(requests=settings.most_waiting, tokens=settings.most_waiting_tokens)
+    state.service = Service(
+        model,
+        LocalPort(engine, admission),
+        most_inputs=settings.most_inputs,
+        most_tokens=settings.most_tokens,
+        calibration=None,
+        metrics=Metrics(),
+    )
+    return engine
+
+
+def _open_warm(open_engine: Callable[[], Embedder]) -> Embedder:
+    engine = open_engine()
+    for text in _WARM_TEXTS:
+        engine.encode([text])
+    engine.encode(_WARM_TEXTS)
+    return engine
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _server(config: uvicorn.Config, state: State) -> uvicorn.Server:
+    """uvicorn's server; told to stop, it says so to probes at once, and ends well when all is finished."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Finish what was accepted; a second interrupt does not wait for it."""
+            state.stopping = True
+            super().handle_exit(sig, frame)
+            self._captured_signals.clear()  # or the process would die of it after all is done
+
+    return Server(config)
