@@ -28,6 +28,7 @@ FLOORS = {
     "experiment": 2,
     "judge": 3,  # below the decisions, for which judgements are evidence
     "decide": 4,
+    "at_scale": 5,
     "report": 5,
     "deploy": 5,
     "mteb_adapter": 5,
@@ -190,6 +191,7 @@ def test_public_names():
         "pair_set",
         "recommend",
         "retrieval_set",
+        "scale_test",
         "sweep",
         "texts",
     ]

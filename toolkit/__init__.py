@@ -21,6 +21,7 @@ from toolkit.space import EmbeddingSpace, Instruction, Role
 if TYPE_CHECKING:
     import numpy as np
 
+    from toolkit.at_scale.run import ScaleTest
     from toolkit.data.sets import PairSet, RetrievalSet
     from toolkit.decide.cost import Prices
     from toolkit.decide.recommendation import Recommendation
@@ -55,6 +56,7 @@ __all__ = [
     "pair_set",
     "recommend",
     "retrieval_set",
+    "scale_test",
     "sweep",
     "texts",
 ]
@@ -326,4 +328,41 @@ def recommend(
         max_p95_ms=max_p95_ms,
         corpus_size=corpus_size,
         prices=prices,
+    )
+
+
+def scale_test(
+    results: str | Path | Results | ResultsView,
+    documents: int,
+    *,
+    setting: str | None = None,
+    distractors: Sequence[str] | None = None,
+    data: str | RetrievalSet | None = None,
+    embedder: Embedder | None = None,
+    cache: VectorCache | None = None,
+    progress: bool = True,
+) -> ScaleTest:
+    """Pad a sweep's corpus to `documents`, build the index one would run there, measure recall, latency and memory.
+
+    results : a results folder, or what `sweep` and `load_results` return; the result is kept in its scale_test.json.
+    documents : size to measure at.
+    setting : of the sweep, by its key; None is the recommended one at that size.
+    distractors : texts of other documents to pad with; vectors are drawn for what they leave.
+    data, embedder : where the plan's cannot be opened again.
+    cache : a VectorCache; the default folder if not given.
+
+    Raises PlanError, with the numbers, for what has no room in memory or on the disk; ResultsError.
+    """
+    from toolkit.at_scale.run import scale_test as run
+    from toolkit.notebook.views import as_view
+
+    return run(
+        as_view(results).results,
+        documents,
+        setting=setting,
+        distractors=distractors,
+        data=data,
+        embedder=embedder,
+        cache=cache,
+        progress=progress,
     )

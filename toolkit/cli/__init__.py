@@ -25,6 +25,7 @@ from toolkit.cli.judge import judge
 from toolkit.cli.mteb import mteb
 from toolkit.cli.recommend import recommend
 from toolkit.cli.report import report
+from toolkit.cli.scale_test import scale_test
 from toolkit.cli.serve import serve
 from toolkit.cli.sweep import sweep
 from toolkit.cli.words import as_options
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sweep, recommend, report, judge, embed, mteb, claims, serve, doctor):
+for command in (sweep, recommend, scale_test, report, judge, embed, mteb, claims, serve, doctor):
     app.command(epilog=examples(*EXAMPLES[command.__name__]))(command)
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")

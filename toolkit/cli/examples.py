@@ -14,6 +14,10 @@ EXAMPLES = {
         "toolkit recommend results/first --keep 0.95",
         "toolkit recommend results/grid --max-p95-ms 5 --max-bytes-per-vector 256 --corpus-size 10M",
     ),
+    "scale_test": (
+        "toolkit scale-test results/grid --documents 1M",
+        "toolkit scale-test results/grid --documents 250k --distractors other.txt",
+    ),
     "report": ("toolkit report results/first",),
     "judge": (
         "toolkit judge results/mine --most 50",
