@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.options import Embedder
+from toolkit.cli.options import DATA, Embedder
 
 
 def serve(
@@ -19,6 +19,18 @@ def serve(
     api_key_env: Annotated[
         str | None, typer.Option(help="environment variable with the keys, between commas, that clients need")
     ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(help=f"documents that give the ranges of int8, uint8 and uint4: {DATA}")
+    ] = None,
+    max_batch_tokens: Annotated[
+        int | None, typer.Option(help="tokens of one forward pass of a local model")
+    ] = None,
+    max_inputs: Annotated[int, typer.Option(help="texts in one request")] = 2_048,
+    max_request_tokens: Annotated[int, typer.Option(help="tokens in one request")] = 300_000,
+    max_queue: Annotated[
+        int, typer.Option(help="requests that wait or are at work; more get HTTP 429")
+    ] = 512,
+    max_body_mib: Annotated[int, typer.Option(help="size of one request")] = 32,
 ) -> None:
     """Serve an embedder: /v1/embeddings with dimensions, types, role and instruction in every request."""
     from toolkit.embedding.open import open_embedder
@@ -26,6 +38,15 @@ def serve(
     from toolkit.serve.settings import ServeSettings, keys_from
 
     settings = ServeSettings(
-        host=host, port=port, names=tuple(served_model_name or ()), keys=keys_from(api_key_env)
+        host=host,
+        port=port,
+        names=tuple(served_model_name or ()),
+        keys=keys_from(api_key_env),
+        calibrate=calibrate,
+        most_inputs=max_inputs,
+        most_tokens=max_request_tokens,
+        most_waiting=max_queue,
+        most_body_bytes=max_body_mib * 2**20,
     )
-    run(lambda: open_embedder(embedder), settings, announce=lambda line: print(line, flush=True))
+    batching = {} if max_batch_tokens is None else {"batch_tokens": max_batch_tokens}
+    run(lambda: open_embedder(embedder, **batching), settings, announce=lambda line: print(line, flush=True))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from toolkit.data.load import load_dataset
+from toolkit.data.sets import RetrievalSet
+from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.pipeline import embed_texts
+from toolkit.embedding.protocol import Embedder
+from toolkit.space import Role
 from toolkit.vectors import truncate
 from toolkit.wire.codes import Ranges
 
 _KEPT_DIMS = 128
+_MOST_TEXTS = 8_192
 
 
 class Calibration:
     """Ranges at any dimension, computed when it is first asked for.
 
-    rows : (n, full_dim) float32 unit rows of the calibration texts; may be memory-mapped.
+    rows : (n, full_dim) float32 unit rows of the calibration texts.
     source : where the texts are from, for people.
     """
 
@@ -28,16 +34,6 @@ class Calibration:
         digest.update(np.ascontiguousarray(rows).data)
         self.id = digest.hexdigest()
         self._ranges: dict[int, Ranges] = {}
-
-    @classmethod
-    def open(cls, file: Path, *, source: str) -> Calibration:
-        """From a `.npy` file of rows."""
-        return cls(np.load(file, mmap_mode="r", allow_pickle=False), source=source)
-
-    @property
-    def full_dim(self) -> int:
-        """Of the rows."""
-        return int(self._rows.shape[1])
 
     def ranges(self, dim: int) -> Ranges:
         """At a dimension, of the rows cut to it and normalized again."""
@@ -56,3 +52,15 @@ class Calibration:
         """As /v1/calibration gives it: what a client needs to read the codes."""
         ranges = self.ranges(dim)
         return {**self.about(), "dimensions": dim, "low": ranges.low, "high": ranges.high}
+
+
+def calibrate(embedder: Embedder, data: str) -> Calibration:
+    """From the documents of an evaluation set, evenly chosen where there are many; what the cache has is not embedded.
+
+    data : a spec as a sweep takes it. Raises PlanError or DataError.
+    """
+    chosen = load_dataset(data)
+    texts = list(chosen.docs if isinstance(chosen, RetrievalSet) else chosen.left)
+    texts = texts[:: -(-len(texts) // _MOST_TEXTS)]
+    vectors = embed_texts(embedder, texts, role=Role.DOCUMENT, cache=VectorCache(), progress=False)
+    return Calibration(np.asarray(vectors.rows), source=f"{len(texts)} documents of {chosen.name}")

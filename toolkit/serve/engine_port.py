@@ -24,6 +24,11 @@ _RETRY_AFTER_S = (1, 60)
 class EnginePort(Protocol):
     """Where finished strings go in and full-dimension rows come out, for one event loop."""
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Requests and tokens that wait or are at work."""
+        ...
+
     def submit(self, texts: Sequence[str], tokens: int) -> asyncio.Future[np.ndarray]:
         """Queue texts, or raise RequestError (429) at once. Cancel the future to give its place back."""
         ...
@@ -88,6 +93,11 @@ class LocalPort:
         self._loop = asyncio.get_running_loop()
         self._done: deque[tuple[asyncio.Future[np.ndarray], Future[np.ndarray]]] = deque()
         self._woken = False
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Requests and tokens that wait or are at work."""
+        return self._admission.requests, self._admission.tokens
 
     def submit(self, texts: Sequence[str], tokens: int) -> asyncio.Future[np.ndarray]:
         """Queue texts, or raise RequestError (429) at once."""

@@ -14,7 +14,7 @@ _COUNTS = tuple(float(2**i) for i in range(13))
 
 
 class Metrics:
-    """One registry per process; where several processes serve, prometheus_client adds them up through files."""
+    """One registry per server."""
 
     def __init__(self) -> None:
         require_package("prometheus_client", needed_for="the server's metrics", extra="serve")
@@ -35,32 +35,11 @@ class Metrics:
         self._tokenization = Histogram(
             "te_request_tokenization_duration", "Seconds to count tokens", buckets=_SECONDS, registry=registry
         )
-        self._queue = Histogram(
-            "te_request_queue_duration",
-            "Seconds before the engine began",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._inference = Histogram(
-            "te_request_inference_duration", "Seconds in the engine", buckets=_SECONDS, registry=registry
-        )
         self._inputs = Histogram(
             "te_request_input_count", "Texts of a request", buckets=_COUNTS, registry=registry
         )
         self._tokens = Histogram(
             "te_request_input_tokens", "Tokens of a request", buckets=_TOKENS, registry=registry
-        )
-        self._batch_tokens = Histogram(
-            "te_batch_next_tokens",
-            "Tokens that requests brought to the engine's batches",
-            buckets=_TOKENS,
-            registry=registry,
-        )
-        self._batch_size = Histogram(
-            "te_batch_next_size",
-            "Texts that the engine works on together",
-            buckets=_COUNTS,
-            registry=registry,
         )
         self._waiting = Gauge(
             "te_queue_size",

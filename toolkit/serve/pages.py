@@ -60,7 +60,7 @@ def ready(state: State, scope: Scope) -> tuple[int, Any]:  # noqa: ARG001
 
 def metrics(state: State, scope: Scope) -> tuple[int, Any]:  # noqa: ARG001
     """For Prometheus."""
-    return 200, state.ready_service().metrics.text()
+    return 200, state.ready_service().metrics_text()
 
 
 def _health(state: State) -> dict[str, Any]:
@@ -87,7 +87,7 @@ async def not_found(request: Request, error: HTTPException) -> Response:
     from starlette.responses import JSONResponse
 
     where = f"{request.method[:20]} {request.url.path[:80]}"
-    known = "POST /v1/embeddings, GET /v1/models, /health, /health/ready, /metrics, /openapi.json, /docs"
+    known = "POST /v1/embeddings, GET /v1/models, /health, /health/ready, /metrics"
     refused = RequestError(
         [Finding(None, f"{where} does not exist here", known, "correct the address or the method")],
         status=error.status_code,

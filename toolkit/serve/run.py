@@ -14,6 +14,7 @@ from toolkit.embedding.protocol import Embedder
 from toolkit.embedding.tokens import token_counter
 from toolkit.errors import PlanError, ToolkitError, require_package
 from toolkit.serve.app import State, make_app
+from toolkit.serve.calibration import calibrate
 from toolkit.serve.engine_port import Admission, LocalPort
 from toolkit.serve.metrics import Metrics
 from toolkit.serve.model import Alias, ServedModel
@@ -157,6 +158,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def _load(state: State, open_engine: Callable[[], Embedder], settings: ServeSettings) -> Embedder:
     engine = await asyncio.to_thread(_open_warm, open_engine)
+    calibration = (
+        await asyncio.to_thread(calibrate, engine, settings.calibrate) if settings.calibrate else None
+    )
     space = engine.space
     names = settings.names or (space.model,)
     model = ServedModel(space, token_counter(engine), {name: Alias() for name in names})
@@ -166,7 +170,7 @@ async def _load(state: State, open_engine: Callable[[], Embedder], settings: Ser
         LocalPort(engine, admission),
         most_inputs=settings.most_inputs,
         most_tokens=settings.most_tokens,
-        calibration=None,
+        calibration=calibration,
         metrics=Metrics(),
     )
     return engine

@@ -58,6 +58,11 @@ class Service:
         """What 8- and 4-bit vectors are quantized with."""
         return self._calibration
 
+    def metrics_text(self) -> bytes:
+        """As Prometheus reads it, with what waits just now."""
+        self.metrics.queue(*self._port.waiting)
+        return self.metrics.text()
+
     async def embed(self, request: EmbeddingRequest) -> Answer:
         """One forward pass, and all that was asked of it; raises RequestError."""
         alias = self.model.alias(request.model)

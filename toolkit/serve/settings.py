@@ -17,18 +17,20 @@ class ServeSettings:
     host, port : to listen on; port 0 takes a free one.
     names : the model is known by; empty is the space's own name.
     keys : any of them opens the server; none lets everybody in.
+    calibrate : data whose documents give the ranges of int8, uint8 and uint4, as a sweep names data; None refuses
+        these types.
     most_inputs, most_tokens : in one request, as OpenAI has them.
     most_body_bytes : of a request. body_timeout_s : until it has come whole.
     most_waiting : requests that wait or are at work; more get HTTP 429.
     most_waiting_tokens : of all of these together; one request alone may have more.
     stop_timeout_s : what was accepted may take so long to finish when the server stops.
-    processes : that speak HTTP; 0 is the engine's own, which is right where the device is a CPU.
     """
 
     host: str = "127.0.0.1"
     port: int = 30_000
     names: tuple[str, ...] = ()
     keys: tuple[str, ...] = field(default=(), repr=False)
+    calibrate: str | None = None
     most_inputs: int = 2_048
     most_tokens: int = 300_000
     most_body_bytes: int = 32 * 2**20
@@ -36,7 +38,6 @@ class ServeSettings:
     most_waiting: int = 512
     most_waiting_tokens: int = 4_000_000
     stop_timeout_s: float = 60.0
-    processes: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -46,7 +47,6 @@ class ServeSettings:
             ("most_body_bytes", 1),
             ("most_waiting", 1),
             ("most_waiting_tokens", 1),
-            ("processes", 0),
         ):
             if getattr(self, name) < least:
                 raise PlanError(f"{name} {getattr(self, name)} is too small; choose {least} or more")
