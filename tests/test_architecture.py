@@ -184,6 +184,7 @@ def test_public_names():
         "ToolkitWarning",
         "Vectors",
         "__version__",
+        "check",
         "embed",
         "load_dataset",
         "load_results",

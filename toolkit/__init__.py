@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from toolkit.at_scale.run import ScaleTest
+    from toolkit.conformance.check import Conformance
     from toolkit.data.sets import PairSet, RetrievalSet
     from toolkit.decide.cost import Prices
     from toolkit.decide.recommendation import Recommendation
@@ -49,6 +50,7 @@ __all__ = [
     "ToolkitWarning",
     "Vectors",
     "__version__",
+    "check",
     "embed",
     "load_dataset",
     "load_results",
@@ -364,5 +366,49 @@ def scale_test(
         data=data,
         embedder=embedder,
         cache=cache,
+        progress=progress,
+    )
+
+
+def check(
+    url: str,
+    *,
+    model: str,
+    reference: str | Embedder | object | None = None,
+    data: str | RetrievalSet | None = None,
+    risky: bool = False,
+    api_key_env: str | None = None,
+    timeout_s: float = 60.0,
+    progress: bool = True,
+) -> Conformance:
+    """Whether an embedding server does what its API promises; each finding with what it means and what mends it.
+
+        toolkit.check("http://127.0.0.1:30000/v1", model="m", reference="local:Qwen/Qwen3-Embedding-4B")
+
+    url : ends in ``/v1`` (OpenAI's API), ``/embed`` (TEI), ``/v2/embed`` (Cohere) or ``/api/embed`` (Ollama).
+    reference : the same model on this machine; without it, prompts, end token and pooling cannot be compared.
+    data : a retrieval set to measure on what findings cost in nDCG@10.
+    risky : also send what could take the server down, last.
+    api_key_env : environment variable with the key, which goes to this server only; SECURITY.md has the rules.
+
+    Raises ServerError if it cannot be reached or gives no vectors, PlanError for arguments that cannot work.
+    """
+    from toolkit.conformance.check import check_server
+    from toolkit.data.sets import RetrievalSet
+    from toolkit.embedding.config import RemoteConfig, checked_config
+    from toolkit.embedding.keys import key_for
+
+    config = checked_config(RemoteConfig, {"base_url": url, "model": model, "api_key_env": api_key_env})
+    chosen = load_dataset(data) if isinstance(data, str) else data
+    if chosen is not None and not isinstance(chosen, RetrievalSet):
+        raise PlanError(f"data {data!r:.40} has no documents to search; give a retrieval set such as builtin")
+    return check_server(
+        config.base_url,
+        config.model,
+        reference=None if reference is None else open_embedder(reference),
+        data=chosen,
+        risky=risky,
+        key=key_for(config),
+        timeout_s=timeout_s,
         progress=progress,
     )

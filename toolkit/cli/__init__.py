@@ -16,6 +16,7 @@ import typer
 from toolkit import __version__
 from toolkit.cli.bench import bench
 from toolkit.cli.cache import cache
+from toolkit.cli.check import check
 from toolkit.cli.claims import claims
 from toolkit.cli.doctor import doctor
 from toolkit.cli.embed import embed
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sweep, recommend, scale_test, report, judge, embed, mteb, claims, serve, doctor):
+for command in (sweep, recommend, scale_test, report, judge, embed, mteb, claims, serve, check, doctor):
     app.command(epilog=examples(*EXAMPLES[command.__name__]))(command)
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")

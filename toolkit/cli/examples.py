@@ -44,6 +44,10 @@ EXAMPLES = {
         "toolkit doctor",
         "toolkit doctor --no-hub --json > doctor.json",
     ),
+    "check": (
+        "toolkit check http://127.0.0.1:30000/v1 --model my-model",
+        "toolkit check http://127.0.0.1:8080/embed --model any --reference local:my/model --data builtin --json check.json",
+    ),
     "cache ls": ("toolkit cache ls",),
     "cache clear": (
         "toolkit cache clear 3f2a91c0",

@@ -124,7 +124,7 @@ def parse_spec(spec: str) -> AnyConfig:
                 f"embedder {redacted(spec)!r} names no model; write {redacted(base_url).rstrip('/')}#<model name on "
                 "the server>"
             )
-        return _checked(RemoteConfig, {"base_url": base_url, "model": model})
+        return checked_config(RemoteConfig, {"base_url": base_url, "model": model})
     name, _, place = spec.partition(":")
     installed = sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
     if name in installed:
@@ -139,10 +139,11 @@ def with_settings(config: AnyConfig, settings: dict[str, Any]) -> AnyConfig:
     """The config with some settings replaced; raises PlanError for an unknown or unusable one."""
     if not settings:
         return config
-    return _checked(type(config), {**config.model_dump(), **settings})
+    return checked_config(type(config), {**config.model_dump(), **settings})
 
 
-def _checked(kind: type[_Kind], values: dict[str, Any]) -> _Kind:
+def checked_config(kind: type[_Kind], values: dict[str, Any]) -> _Kind:
+    """A config of this kind; raises PlanError for an unknown or unusable setting."""
     try:
         return kind(**values)
     except ValidationError as error:
