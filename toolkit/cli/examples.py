@@ -46,7 +46,7 @@ EXAMPLES = {
     ),
     "check": (
         "toolkit check http://127.0.0.1:30000/v1 --model my-model",
-        "toolkit check http://127.0.0.1:8080/embed --model any --reference local:my/model --data builtin --json check.json",
+        "toolkit check http://127.0.0.1:8080/embed --model any --reference local:my/model --data builtin",
     ),
     "cache ls": ("toolkit cache ls",),
     "cache clear": (
