@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 
 import pytest
 
@@ -53,6 +54,26 @@ def test_a_fault_is_found_by_the_probe_meant_for_it(static, fault):
     failed = {finding.probe for finding in found.findings if finding.level is Level.FAIL}
     assert failed == FOUND_BY[fault], [(finding.probe, finding.seen) for finding in found.problems]
     assert not found.conformant
+
+
+def test_a_server_that_goes_down_is_the_finding_of_the_probe_that_did_it(static, monkeypatch):
+    with FaultyServer(static) as server:
+        honest = server.answer
+
+        def answer(body):
+            if len(body) > 10_000:  # long_texts alone sends so much before `huge`
+                server._http.server_close()
+                threading.Thread(target=server._http.shutdown).start()
+                raise ConnectionResetError
+            return honest(body)
+
+        monkeypatch.setattr(server, "answer", answer)
+        monkeypatch.setattr(server._http, "handle_error", lambda *_: None)
+        found = toolkit.check(server.url, model="static", reference=static, risky=True, progress=False)
+    assert [finding.probe for finding in found.problems] == ["long_texts"]
+    assert "no longer answers since this probe" in found["long_texts"].seen
+    assert found["huge"].level is Level.SKIPPED
+    assert "since long_texts" in found["huge"].seen
 
 
 def test_what_a_fault_costs_is_measured_on_data(static):

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.conformance.cost import Cost
 from toolkit.conformance.server import CheckedServer
-from toolkit.conformance.subject import Level, Subject, skipped
+from toolkit.conformance.subject import TEXTS, Level, Subject, skipped
 from toolkit.conformance.table import PROBES, Probe
 from toolkit.data.sets import RetrievalSet
 from toolkit.embedding.protocol import Embedder
@@ -142,8 +142,18 @@ def check_server(
         cost = None if data is None else Cost(subject, data)
         findings = []
         with progress_bar(total=len(PROBES), label="check", unit="probe", show=progress) as bar:
+            down_since = None
             for probe in PROBES:
-                findings.append(_found(probe, subject, cost, risky=risky))
+                if down_since is None:
+                    found = _found(probe, subject, cost, risky=risky)
+                    if found.level in (Level.WARN, Level.FAIL) and server.ask([TEXTS[0]]).status == 0:
+                        down_since = probe.name
+                        seen = f"the server no longer answers since this probe: {found.seen}"
+                        found = replace(found, level=Level.FAIL, seen=seen)
+                else:
+                    seen = f"not asked: the server no longer answers since {down_since}"
+                    found = Finding(probe.name, Level.SKIPPED, seen, probe.sends)
+                findings.append(found)
                 bar.update()
         return Conformance(server.address.url, model, server.address.shape.name, full_dim, tuple(findings))
 

@@ -128,7 +128,7 @@ PROBES = (
     ),
     Probe(
         "silent_truncation",
-        "pairs of texts of up to 3,840 words that differ at the end alone",
+        "pairs of texts of up to 960 words that differ at the end alone",
         "the rest of long documents cannot be found, and nothing says so",
         "split texts below that length; TEI: --auto-truncate false; Ollama: truncate false and num_ctx",
         vectors.silent_truncation,
@@ -184,6 +184,15 @@ PROBES = (
         vectors.reference,
         upstream="QwenLM/Qwen3-Embedding #85, #88, #188",
         handling="as it is",
+    ),
+    Probe(
+        "long_texts",
+        "pairs of texts of up to 7,680 words that differ at the end alone",
+        "one long document is cut without a word, or stops the service for all",
+        "limit the length of a text before the server, and split longer ones",
+        vectors.long_texts,
+        upstream="ollama #14259, TEI #882",
+        risky=True,
     ),
     Probe(
         "huge",
