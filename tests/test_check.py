@@ -11,8 +11,8 @@ import pytest
 import toolkit
 from tests.faulty_server import FAULTS, FaultyServer
 from toolkit.cli import main
+from toolkit.conformance.probes import PROBES
 from toolkit.conformance.subject import Level
-from toolkit.conformance.table import PROBES
 from toolkit.errors import ServerError
 
 FOUND_BY = {

@@ -143,7 +143,7 @@ def test_every_field_of_a_plan_but_timing_has_an_option():
 
 # Options of other programs that messages and calls may name.
 FOREIGN = {"--output-loading-info", "--upgrade", "--api-key", "--served-model-name"}
-FOREIGN_FILES = {"machine.py", "environment.py", "cuda.py"}  # nvidia-smi, git, nvrtc
+FOREIGN_FILES = {"machine.py", "environment.py", "cuda.py", "probes.py"}  # nvidia-smi, git, nvrtc, servers
 
 
 def test_messages_speak_python_and_what_they_name_exists_as_an_option_too():

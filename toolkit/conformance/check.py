@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from toolkit.conformance.cost import Cost
+from toolkit.conformance.probes import PROBES, Probe
 from toolkit.conformance.server import CheckedServer
 from toolkit.conformance.subject import TEXTS, Level, Subject, skipped
-from toolkit.conformance.table import PROBES, Probe
 from toolkit.data.sets import RetrievalSet
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import ServerError
@@ -160,7 +160,7 @@ def check_server(
 
 def _found(probe: Probe, subject: Subject, cost: Cost | None, *, risky: bool) -> Finding:
     if probe.risky and not risky:
-        verdict = skipped("could take the server down; ask for it with --risky")
+        verdict = skipped("could take the server down; ask for it with risky=True")
     else:
         try:
             verdict = probe.run(subject)

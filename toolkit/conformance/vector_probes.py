@@ -160,7 +160,7 @@ def reference(subject: Subject) -> Verdict:
     """The server's vectors are the local model's; if not, what would explain it."""
     local = subject.reference
     if local is None:
-        return skipped("no reference; give --reference local:<the same model>")
+        return skipped("no reference; give reference='local:..', the same model here")
     if local.space.full_dim != subject.full_dim:
         return fail(
             f"vectors of {subject.full_dim} numbers where {local.space.model} has {local.space.full_dim}"
