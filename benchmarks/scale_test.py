@@ -1,7 +1,8 @@
 """A quarter of a real corpus, padded to its full size, beside the real one: recall, latency and memory of real indexes.
 
 The quarter holds the documents that are relevant to the queries asked. Recall is of the exact search's first ten.
-With ``--million`` the padded corpus also grows to 1,000,000 documents (about 10 minutes and 4 GB on two cores).
+With ``--million`` the corpus is also padded to 1,000,000 documents: padding and an IVF index took five minutes and
+4 GB on two cores; the graph that is built too takes longer.
 p95 is a timing: run it on an idle host.
 
     python benchmarks/scale_test.py [--data DIR ..] [--million] [--save]
