@@ -10,6 +10,10 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 # What makes a notebook small, and words that stand in its output.
 SMALL = {
+    "04_instructions": (
+        {"instructions": ["none", "Find the function"], "dims": [64], "max_queries": 60},
+        ["Find the function\\nmean of an array", "difference", "256 float32 Flat"],
+    ),
     "07_your_data": (
         {"documents": 300, "queries": 60, "dims": [128], "precisions": ["float32"], "judgements": 10},
         ["my-data", "kept nDCG@10", "queries are judged", "128 float32 Flat"],
