@@ -15,7 +15,7 @@ import pandas as pd
 
 from toolkit.decide.series import exact_rows, focus, has, main_metric, other_instructions, reference
 from toolkit.decide.wording import dimension_finding, dimension_sentence
-from toolkit.measure.noninferiority import KEEP
+from toolkit.measure.noninferiority import GRADES, KEEP, KEEPS, Grade
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ShortestDimension:
     """The shortest dimension that keeps `keep` of the full one's quality.
 
     row : its measurements; full : those of the exact full-dimension search.
-    certain : whether the test says so, or the mean alone.
+    certain : whether the test says so, or the mean alone. grade : of the test, ``proven`` or ``likely``.
     next_shorter : the longest measured dimension below `row`, if there is one.
     other_instructions : (instruction, quality at the full dimension) of those that serve worse.
     """
@@ -33,6 +33,7 @@ class ShortestDimension:
     row: pd.Series
     full: pd.Series
     certain: bool
+    grade: Grade = "proven"
     next_shorter: pd.Series | None = None
     other_instructions: tuple[tuple[str, float], ...] = ()
 
@@ -67,12 +68,12 @@ class ShortestDimension:
 
 
 def keeps(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float = KEEP) -> pd.Series:
-    """Which rows keep the quality with 95 % confidence.
+    """Which rows keep the quality, proven or likely.
 
     By the ``verdict`` over all settings where the frame has one (evidence.py), else by each one's interval.
     """
     if has(rows, "verdict") and keep == KEEP:
-        passed = rows["verdict"].isin(["keeps", "reference"])
+        passed = rows["verdict"].isin([*KEEPS, "reference"])
     else:
         passed = _interval_keeps(rows, full, metric, keep)
     return passed | (rows.index == full.name)
@@ -81,7 +82,7 @@ def keeps(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float = KEEP) 
 def keeps_alone(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float = KEEP) -> pd.Series:
     """Which rows keep the quality, each tested by itself: for tests in a fixed order."""
     if has(rows, "keeps_alone") and keep == KEEP:
-        passed = rows["keeps_alone"].fillna(value=False).astype(bool)
+        passed = rows["keeps_alone"].isin(GRADES)
     else:
         passed = _interval_keeps(rows, full, metric, keep)
     return passed | (rows.index == full.name)
@@ -107,8 +108,19 @@ def smallest_dim(rows: pd.DataFrame, metric: str | None = None, keep: float = KE
         passed = _unbroken(falling[metric] >= keep * full[metric])
     shorter = falling.iloc[passed] if passed < len(falling) else None
     return ShortestDimension(
-        metric, keep, falling.iloc[passed - 1], full, certain=certain or passed == 1, next_shorter=shorter
+        metric,
+        keep,
+        falling.iloc[passed - 1],
+        full,
+        certain=certain or passed == 1,
+        grade=_weakest(falling.iloc[1:passed]),
+        next_shorter=shorter,
     )
+
+
+def _weakest(rows: pd.DataFrame) -> Grade:
+    """The grade that a chain of tests comes to."""
+    return "likely" if has(rows, "keeps_alone") and (rows["keeps_alone"] == "likely").any() else "proven"
 
 
 def best_series_dim(frame: pd.DataFrame, metric: str | None = None) -> ShortestDimension:

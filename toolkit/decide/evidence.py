@@ -1,8 +1,8 @@
 """Adds to the measurements what the per-query values can say and means cannot.
 
-keeps_alone     whether a setting of the exact search keeps 99 %, tested by itself (non-inferiority), for the
-                fixed order of dimensions in dimension.py
-verdict         keeps, loses, undecided or reference: all settings tested together, Holm-corrected
+keeps_alone     whether a setting of the exact search is proven or likely to keep 99 %, or neither (empty), tested by
+                itself, for the fixed order of dimensions in dimension.py
+verdict         keeps (proven), keeps (likely), loses, undecided or reference: all settings tested together
 alike           whether its quality cannot be told apart from the recommended setting's
 usd_per_month   cost at the recommendation's prices
 
@@ -11,16 +11,16 @@ Knows no chart and no page.
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from toolkit.decide.dimension import headline_of
+from toolkit.decide.queries import queries_of
 from toolkit.decide.recommend import recommend
 from toolkit.decide.recommendation import Recommendation
 from toolkit.decide.series import exact_rows, main_metric, reference, series_of
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import PER_QUERY, Results
-from toolkit.measure.noninferiority import KEEP, non_inferiority
+from toolkit.measure.noninferiority import KEEP
 
 _FROM_RECOMMENDATION = ("verdict", "alike", "usd_per_month")
 
@@ -31,15 +31,17 @@ def judged(results: Results) -> pd.DataFrame:
     metric = main_metric(frame)
     if not (results.folder / PER_QUERY).is_file() or metric not in results.per_query:
         return frame
-    values = _values(results, metric)
-    frame["keeps_alone"] = pd.Series(pd.NA, index=frame.index, dtype="boolean")
+    values = results.per_query.astype({"setting": str}).pivot(  # noqa: PD010 - refuses a query that stands twice
+        index="query_id", columns="setting", values=metric
+    )
+    frame["keeps_alone"] = pd.Series(pd.NA, index=frame.index, dtype="object")
     for _, rows in series_of(frame):
         full = reference(rows, metric)
         if not full[metric] > 0:
             continue  # nothing relevant was found at all: there is no quality to keep
+        found = queries_of(results, metric, full["setting"], values).alone(KEEP)
         for place, key in exact_rows(rows)["setting"].items():
-            found = non_inferiority(values[key], values[full["setting"]], keep=KEEP)
-            frame.loc[place, "keeps_alone"] = found.verdict == "keeps" or place == full.name
+            frame.loc[place, "keeps_alone"] = found.get(key, "proven")
     return frame
 
 
@@ -62,11 +64,3 @@ def with_recommendation(frame: pd.DataFrame, recommendation: Recommendation | No
         return frame
     found = recommendation.table.set_index("setting")[list(_FROM_RECOMMENDATION)]
     return frame.join(found, on="setting")
-
-
-def _values(results: Results, metric: str) -> dict[str, np.ndarray]:
-    """Quality of every query, in the same order for each setting."""
-    return {
-        key: rows.sort_values("query_id", kind="stable")[metric].to_numpy(dtype=float)
-        for key, rows in results.per_query.groupby("setting", sort=False, observed=True)
-    }

@@ -1,9 +1,10 @@
 """The cheapest measured setting that keeps the quality asked for, and what stands against the cheaper ones.
 
-What is claimed, and how sure it is: all settings of the sweep beside the reference are one family, whatever
-the limits and prices. Non-inferiority is tested over it with Holm's correction, so the chance that even one
-"keeps" is false is at most 5 %, whichever of them is then picked, and however many limits are tried. The
-reference is the exact full-dimension float32 search, of several instructions the best.
+What is claimed, and how sure it is: all settings of the sweep beside the reference are one family, whatever the
+limits and prices, and settings that rank every query alike are one member of it. Non-inferiority is tested over it
+with Holm's correction in two grades, proven and likely (noninferiority.py), so the chance that even one "keeps" is
+false is at most 5 %, whichever of them is then picked, and however many limits are tried. The reference is the exact
+full-dimension float32 search, of several instructions the best.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from toolkit.decide.at_size import priced
 from toolkit.decide.cost import Prices
+from toolkit.decide.queries import Queries, judged_metric, queries_of
 from toolkit.decide.recommendation import (
     Candidate,
     ConstraintCost,
@@ -28,19 +30,14 @@ from toolkit.decide.recommendation import (
 from toolkit.decide.series import exact_rows, main_metric
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
-from toolkit.measure.noninferiority import (
-    ALPHA,
-    KEEP,
-    NonInferiority,
-    non_inferiorities,
-    queries_needed,
-    retained_at_least,
-)
+from toolkit.measure.metrics import described
+from toolkit.measure.noninferiority import KEEP, NonInferiority
 from toolkit.measure.statistics import indistinguishable, paired_differences
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_PROVEN = ("reference", "keeps (proven)")
 _NEEDED = (
     "setting",
     "dim",
@@ -64,10 +61,11 @@ def recommend(
     corpus_size: int | None = None,
     prices: Prices | None = None,
 ) -> Recommendation:
-    """The cheapest setting of a sweep that meets a demand, with 95 % confidence in its quality.
+    """The cheapest setting of a sweep that meets a demand: the cheapest proven, and the cheapest likely.
 
     keep : share of the exact full-dimension search's quality that must be kept, above 0 and up to 1.
-    metric : the quality; None is the one the sweep is judged by, nDCG@10 unless its plan says otherwise.
+    metric : the quality; None is the one the sweep is judged by, nDCG@10 unless its plan says otherwise. Of a data
+        set without judgements that is agreement with the reference, until queries were judged with ``toolkit judge``.
     max_bytes_per_vector, max_p95_ms : limits, inclusive; None is none.
     corpus_size : documents to plan for; None is the measured corpus.
     prices : what memory, disk and computing cost; documented assumptions if not given.
@@ -79,7 +77,7 @@ def recommend(
     found nothing relevant.
     """
     demand = Constraints(
-        metric=main_metric(results.measurements) if metric is None else metric,
+        metric=_metric(results) if metric is None else metric,
         keep=keep,
         max_bytes_per_vector=max_bytes_per_vector,
         max_p95_ms=max_p95_ms,
@@ -96,7 +94,7 @@ class _Search:
     prices: Prices
     table: pd.DataFrame
     values: pd.DataFrame
-    reference: str
+    queries: Queries
     documents: int
     subject: str
     instructions: tuple[InstructionQuality, ...]
@@ -104,7 +102,7 @@ class _Search:
 
     @classmethod
     def of(cls, results: Results, demand: Constraints, prices: Prices) -> _Search:
-        """Price every setting of a sweep and lay its per-query quality beside it."""
+        """Price every setting of a sweep and lay what the queries say beside it."""
         measured = results.measurements
         missing = [column for column in _NEEDED if column not in measured]
         if missing:
@@ -112,56 +110,63 @@ class _Search:
                 f"the sweep has no {missing[0]}, so settings cannot be priced; "
                 "recommend needs a sweep over a retrieval set (builtin, beir:<folder>)"
             )
-        values = _per_query(results.per_query, demand.metric, measured)
+        values = _per_query(results, demand.metric)
         reference = _reference(measured, values)
         exact = measured[measured["setting"] == reference].iloc[0]
         documents = round(float(exact["index_bytes"] / exact["bytes_per_vector"]))
         table, notes = priced(measured, demand, prices, results.scaling, documents, results.plan.k)
-        subject = " · ".join(str(exact[name]) for name in ("dataset", "model") if name in measured)
-        instructions = _instructions(measured, values, reference)
         return cls(
             demand,
             prices,
             table,
             values,
-            reference,
+            queries_of(results, demand.metric, reference, values),
             documents,
-            subject,
-            instructions,
+            " · ".join(str(exact[name]) for name in ("dataset", "model") if name in measured),
+            _instructions(measured, values, reference) if len(values) else (),
             (*notes, *results.notes),
         )
+
+    @property
+    def reference(self) -> str:
+        """The setting that quality is held against."""
+        return self.queries.reference
 
     def recommendation(self) -> Recommendation:
         """Answer the demand, and the questions around it."""
         meeting = self._meeting(self.demand)
-        choice, runner_up = ([self._offer(key) for key in meeting[:2]] + [None, None])[:2]
-        relaxed = self._costs(choice) if choice else self._nearest()
+        advised, runner_up = ([self._offer(key) for key in meeting[:2]] + [None, None])[:2]
+        proven = next((key for key in meeting if self._verdict(key) in _PROVEN), None)
+        choice = None if proven is None else self._offer(proven)
+        likely = advised if advised is not None and advised.setting != proven else None
         return Recommendation(
             demand=self.demand,
             prices=self.prices,
             subject=self.subject or "this sweep",
             documents=self.documents,
-            queries=len(self.values),
+            labelled=self.queries.labelled,
+            unlabelled=self.queries.unlabelled,
+            judged=self.queries.draws,
+            clusters=self.queries.clusters,
+            bounded=self.queries.bounded,
             reference=self._offer(self.reference),
             choice=choice,
+            likely=likely,
             runner_up=runner_up,
-            relaxed=relaxed,
-            undecided=self._undecided(choice),
+            relaxed=self._costs(advised) if advised else self._nearest(),
+            undecided=self._undecided(advised),
             instructions=self.instructions,
             notes=self.notes,
-            table=self._judged(choice.setting if choice else self.reference),
+            table=self._judged(advised.setting if advised else self.reference),
         )
 
     @cached_property
     def tested(self) -> dict[str, NonInferiority]:
         """What the queries say about every setting but the reference: one family."""
-        family = [key for key in self.table["setting"] if key != self.reference]
-        if not family:
-            return {}
-        found = non_inferiorities(
-            self.values[family].to_numpy(), self.values[self.reference].to_numpy(), keep=self.demand.keep
-        )
-        return dict(zip(family, found, strict=True))
+        return self.queries.tested(self.demand.keep)
+
+    def _verdict(self, key: str) -> str:
+        return "reference" if key == self.reference else self.tested[key].verdict
 
     def _within(self, demand: Constraints) -> np.ndarray:
         within = np.ones(len(self.table), dtype=bool)
@@ -179,11 +184,7 @@ class _Search:
     def _meeting(self, demand: Constraints, *, any_quality: bool = False) -> list[str]:
         if any_quality:
             return self.table["setting"].to_numpy()[self._within(demand)].tolist()
-        return [
-            key
-            for key in self._in_question(demand)
-            if key == self.reference or self.tested[key].verdict == "keeps"
-        ]
+        return [key for key in self._in_question(demand) if key == self.reference or self.tested[key].keeps]
 
     def _without(self, constraint: str) -> list[str]:
         if constraint == "keep":
@@ -205,7 +206,7 @@ class _Search:
             keys = self._without(constraint)
             offer, alone = None, False
             if constraint == "keep":
-                offer = self._offer(self.values[keys].mean().idxmax()) if keys else None
+                offer = self._offer(max(keys, key=self._quality)) if keys else None
             else:
                 column = {"max_bytes_per_vector": "bytes_per_vector", "max_p95_ms": "p95_ms"}[constraint]
                 # A limit that nothing at all meets is the first thing to know.
@@ -218,40 +219,52 @@ class _Search:
             found.append(ConstraintCost("both limits together", self._offer(self._meeting(free)[0]), 0.0))
         return tuple(found)
 
-    def _undecided(self, choice: Candidate | None) -> Undecided:
+    def _undecided(self, advised: Candidate | None) -> Undecided:
+        """What stands open among the settings that are cheaper than the one advised."""
         cheaper = [key for key in self._in_question(self.demand) if key != self.reference]
-        if choice and choice.setting in cheaper:
-            cheaper = cheaper[: cheaper.index(choice.setting)]
+        if advised and advised.setting in cheaper:
+            cheaper = cheaper[: cheaper.index(advised.setting)]
         open_ones = [key for key in cheaper if self.tested[key].verdict == "undecided"]
-        full = self.values[self.reference].to_numpy()
-        hopeful = [key for key in open_ones if self.values[key].mean() >= self.demand.keep * full.mean()]
+        hopeful = [key for key in open_ones if self.tested[key].retained >= self.demand.keep]
         if not hopeful:
-            return Undecided(len(open_ones), None, None)
-        # As strict as Holm's first step over the family, which the plan must be able to pass.
-        needed = queries_needed(
-            self.values[hopeful[0]].to_numpy(), full, keep=self.demand.keep, alpha=ALPHA / len(self.tested)
+            return Undecided(len(open_ones), None, None, None)
+        keep = self.demand.keep
+        return Undecided(
+            len(open_ones),
+            self._offer(hopeful[0]),
+            self.queries.labels_needed(hopeful[0], keep),
+            self.queries.draws_needed(hopeful[0], keep),
         )
-        return Undecided(len(open_ones), self._offer(hopeful[0]), needed)
 
     def _judged(self, against: str) -> pd.DataFrame:
         keys = self.table["setting"].tolist()
         table = self.table.drop(columns="cost")
         table["within_limits"] = self._within(self.demand)
-        table["p_keeps"] = [self.tested[key].p_keeps if key in self.tested else np.nan for key in keys]
-        table["verdict"] = [self.tested[key].verdict if key in self.tested else "reference" for key in keys]
-        table["alike"] = indistinguishable(self.values[keys].to_numpy(), self.values[against].to_numpy())
+        table["retained"] = [self.tested[key].retained if key in self.tested else 1.0 for key in keys]
+        for p in ("p_proven", "p_likely"):
+            table[p] = [getattr(self.tested[key], p) if key in self.tested else np.nan for key in keys]
+        table["verdict"] = [self._verdict(key) for key in keys]
+        table["alike"] = False
+        if len(self.values):
+            table["alike"] = indistinguishable(self.values[keys].to_numpy(), self.values[against].to_numpy())
         return table
+
+    def _quality(self, key: str) -> float:
+        found = self.queries.quality(key)
+        return -1.0 if np.isnan(found) else found
 
     def _offer(self, key: str) -> Candidate:
         row = self.table[self.table["setting"] == key].iloc[0]
-        values, full = self.values[key].to_numpy(), self.values[self.reference].to_numpy()
-        same = key == self.reference
+        tested = self.tested.get(key)
         return Candidate(
             setting=key,
             instruction=row["instruction"],
-            quality=float(values.mean()),
-            retained=1.0 if same else float(values.mean() / full.mean()),
-            at_least=1.0 if same else retained_at_least(values, full),
+            quality=self.queries.quality(key),
+            retained=1.0 if tested is None else tested.retained,
+            verdict=self._verdict(key),
+            p=tested.p_likely if tested is not None else None,
+            at_least=self.queries.retained_at_least(key, "proven"),
+            likely_at_least=self.queries.retained_at_least(key, "likely"),
             bytes_per_vector=float(row["bytes_per_vector"]),
             p95_ms=float(row["p95_ms"]),
             latency=row["latency"],
@@ -259,14 +272,23 @@ class _Search:
         )
 
 
-def _per_query(per_query: pd.DataFrame, metric: str, measurements: pd.DataFrame) -> pd.DataFrame:
-    """Quality as (queries, settings), one column per setting."""
+def _metric(results: Results) -> str:
+    """The quality that a folder is judged by: what people judged, where the data set has no judgements."""
+    measured = main_metric(results.measurements)
+    return measured if described(measured).kind == "retrieval" else judged_metric(results) or measured
+
+
+def _per_query(results: Results, metric: str) -> pd.DataFrame:
+    """Quality as (queries, settings), one column per setting; no row if only people judged it."""
+    per_query, keys = results.per_query, results.measurements["setting"].tolist()
     usable = [
         column
         for column in per_query.columns
         if column not in ("setting", "query_id") and per_query[column].notna().all()
     ]
     if metric not in usable:
+        if metric == judged_metric(results):
+            return per_query.iloc[:0].reindex(columns=keys).astype(float)
         near = get_close_matches(metric.lower(), usable, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise PlanError(
@@ -276,13 +298,13 @@ def _per_query(per_query: pd.DataFrame, metric: str, measurements: pd.DataFrame)
     wide = per_query.astype({"setting": str}).pivot(  # noqa: PD010
         index="query_id", columns="setting", values=metric
     )
-    absent = [key for key in measurements["setting"] if key not in wide.columns]
+    absent = [key for key in keys if key not in wide.columns]
     if absent:
         raise ResultsError(
             f"setting {absent[0]!r} has no per-query values, so these tables do not belong together; run the "
             "sweep again"
         )
-    return wide[measurements["setting"].tolist()]
+    return wide[keys]
 
 
 def _exact_full(measurements: pd.DataFrame) -> list[str]:
@@ -299,6 +321,8 @@ def _reference(measurements: pd.DataFrame, values: pd.DataFrame) -> str:
             "the sweep has no exact full-dimension search (float32, Flat), which quality is held against; "
             "every sweep measures it, so these tables are not whole: run the sweep again"
         )
+    if not len(values):
+        return exact[0]
     key = values[exact].mean().idxmax()
     if not values[key].mean() > 0:
         raise ResultsError(

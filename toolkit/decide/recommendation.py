@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING
 
+from toolkit.decide.advice import recommendation_headline, recommendation_text
 from toolkit.decide.cost import MonthlyCost, Prices
-from toolkit.decide.wording import percent, recommendation_headline, recommendation_text
+from toolkit.decide.wording import percent
 from toolkit.errors import PlanError
 from toolkit.measure.metrics import described
 
@@ -23,7 +24,7 @@ class Constraints:
     """What the user asks for.
 
     metric : the quality, a column of the measurements.
-    keep : share of the reference's quality, proven with 95 % confidence.
+    keep : share of the reference's quality.
     max_bytes_per_vector, max_p95_ms : limits, inclusive; None is none.
     corpus_size : documents to plan for; None is the measured corpus.
     """
@@ -60,8 +61,10 @@ class Constraints:
 class Candidate:
     """One setting with what it gives and costs at the corpus size asked for.
 
-    quality : mean of the metric; retained : its share of the reference's; at_least : the 95 % lower bound
-    of that share for this setting taken alone.
+    quality : mean of the metric, nan where nobody knows it; retained : its share of the reference's.
+    verdict : ``keeps (proven)``, ``keeps (likely)``, ``loses``, ``undecided`` or ``reference``, all settings together.
+    p : that of "likely", adjusted for all of them; None for the reference.
+    at_least, likely_at_least : the 95 % lower bounds of the share kept, for this setting taken alone.
     p95_ms : single-query latency; latency : where that figure is from.
     """
 
@@ -69,7 +72,10 @@ class Candidate:
     instruction: str
     quality: float
     retained: float
+    verdict: str
+    p: float | None
     at_least: float
+    likely_at_least: float
     bytes_per_vector: float
     p95_ms: float
     latency: str
@@ -107,36 +113,49 @@ class InstructionQuality:
 
 @dataclass(frozen=True)
 class Undecided:
-    """Cheaper settings within the limits that these queries do not decide.
+    """Settings within the limits, cheaper than the one advised, that these queries do not decide.
 
-    offer : the cheapest of them whose mean is high enough; queries_needed : to decide on it with 80 %
-    power, None if it lies on the very line.
+    offer : the cheapest of them whose mean is high enough.
+    labels, draws : how many labelled queries, or queries drawn for judging, would decide on it with 80 % power, a
+    range whose upper end is None for "many more"; None if nothing can be said.
     """
 
     count: int
     offer: Candidate | None
-    queries_needed: int | None
+    labels: tuple[int, int | None] | None
+    draws: tuple[int, int | None] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Recommendation:
-    """The cheapest setting that meets a demand, and everything that was weighed. Its str() is for people.
+    """The cheapest settings that meet a demand, and everything that was weighed. Its str() is for people.
 
-    choice, runner_up : None if there is none. reference : the exact full-dimension search.
+    choice : the cheapest that is proven to keep the quality, the reference itself at the latest; None if there is none
+    within the limits. likely : the cheapest that is likely to, where that is cheaper; else None.
+    advised : the cheaper of the two. runner_up : the next that keeps the quality, proven or likely.
+    labelled, unlabelled, judged : queries with judgements, without any, and draws that a person judged; clusters :
+    what the labelled ones come from, None if each stands by itself.
+    bounded : whether rankings were recorded, without which nothing is likely.
+    reference : the exact full-dimension search.
     relaxed : for each constraint what it costs, or, where nothing meets all, the nearest setting that
     meets the others.
     instructions : what each one gives, the best first; empty where one was measured.
     table : one row per setting: cost, bytes, latency, within the limits or not, p-values and verdict, and
-    ``alike``: whether its quality cannot be told apart from the choice's (the reference's without one).
+    ``alike``: whether its quality cannot be told apart from that of the advised one (the reference's without one).
     """
 
     demand: Constraints
     prices: Prices
     subject: str
     documents: int
-    queries: int
+    labelled: int
+    unlabelled: int
+    judged: int
+    clusters: int | None
+    bounded: bool
     reference: Candidate
     choice: Candidate | None
+    likely: Candidate | None
     runner_up: Candidate | None
     relaxed: tuple[ConstraintCost, ...]
     undecided: Undecided
@@ -145,9 +164,14 @@ class Recommendation:
     table: pd.DataFrame
 
     @property
+    def advised(self) -> Candidate | None:
+        """The cheapest setting that keeps the quality, proven or likely."""
+        return self.likely or self.choice
+
+    @property
     def feasible(self) -> bool:
         """Whether a setting meets the demand."""
-        return self.choice is not None
+        return self.advised is not None
 
     @property
     def headline(self) -> str:

@@ -1,13 +1,11 @@
-"""How findings read: figures with their units, settings, the headline, a recommendation as text.
+"""How findings read: figures with their units, settings, the headline; a recommendation is in advice.py.
 
-The one place that turns what was decided into sentences; reports, notebooks and the command line show
-these. Knows no matplotlib, no HTML and no file.
+Reports, notebooks and the command line show these sentences. Knows no matplotlib, no HTML and no file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,6 @@ from toolkit.measure.metrics import Metric, described
 
 if TYPE_CHECKING:
     from toolkit.decide.dimension import ShortestDimension
-    from toolkit.decide.recommendation import Candidate, ConstraintCost, Recommendation
 
 SETTING_COLUMNS = ("dim", "precision", "index", "build_args", "search_args", "rescore", "instruction")
 _SMALLEST_USD = 0.0001
@@ -157,10 +154,11 @@ def dimension_finding(found: ShortestDimension) -> str:
         return f"{label} is not above 0 at the full {found.full_dim} dimensions: there is nothing to keep"
     if found.dim == found.full_dim:
         if found.next_shorter is not None and found.may_keep(found.next_shorter):
-            return f"No dimension below {found.full_dim} is proven to keep {what}"
+            return f"No dimension below {found.full_dim} is proven or likely to keep {what}"
         return f"Only the full {found.full_dim} dimensions keep {what}"
     if found.certain:
-        return f"{found.dim} of {found.full_dim} dimensions keep {what}"
+        verb = "keep" if found.grade == "proven" else "are likely to keep"
+        return f"{found.dim} of {found.full_dim} dimensions {verb} {what}"
     return f"{found.dim} of {found.full_dim} dimensions may keep {what}"
 
 
@@ -201,185 +199,4 @@ def _instruction_clause(found: ShortestDimension) -> str:
     return (
         f"; with {best}, the best of {len(found.other_instructions) + 1} "
         f"({found.full[found.metric]:.3f} at the full dimension; {others})"
-    )
-
-
-# --- a recommendation ----------------------------------------------------------------------------
-
-RECOMMENDATION_HEADS = ("setting", "kept", "at least", "bytes per vector", "p95 ms", "USD per month")
-
-
-@dataclass(frozen=True)
-class RecommendationText:
-    """A recommendation in words, laid out so that a page and a terminal say the same.
-
-    heads, rows : the recommended setting, the runner-up and the reference, one row each.
-    constraints : what each constraint costs, or, where nothing meets all, the nearest settings.
-    remarks : what the figures rest on, and how sure they are.
-    """
-
-    headline: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    constraints_title: str
-    constraints: tuple[tuple[str, str], ...]
-    remarks: tuple[str, ...]
-
-
-def recommendation_words(found: Recommendation) -> RecommendationText:
-    """The recommendation as a headline, a table, and lines."""
-    offers = [("recommended", found.choice), ("runner-up", found.runner_up), ("reference", found.reference)]
-    if found.choice is not None and found.choice.setting == found.reference.setting:
-        offers = [("recommended: the reference", found.choice), *offers[1:2]]
-    label = described(found.demand.metric).label
-    remarks = [*_doubts(found), *_instruction_lines(found), _family_line(found)]
-    if found.choice is not None:
-        remarks.insert(0, f"Cost of the recommended setting: {found.choice.cost.formula}")
-        remarks.insert(1, f"Latency: {found.choice.latency}")
-    return RecommendationText(
-        headline=recommendation_headline(found),
-        heads=("", "setting", label, *RECOMMENDATION_HEADS[1:]),
-        rows=tuple(_row(name, offer) for name, offer in offers if offer is not None),
-        constraints_title="What each constraint costs" if found.feasible else "Nearest settings",
-        constraints=tuple((one.constraint, _constraint_line(found, one)) for one in found.relaxed),
-        remarks=(*remarks, f"Prices: {_prices_text(found)}", *found.notes),
-    )
-
-
-def recommendation_text(found: Recommendation) -> str:
-    """The recommendation for a terminal."""
-    words = recommendation_words(found)
-    lines = [words.headline]
-    if found.choice is not None:
-        lines += [f"  {line}" for line in _facts(found, found.choice)]
-    if found.runner_up is not None:
-        lines += [f"Runner-up: {found.runner_up.setting}"]
-        lines += [f"  {line}" for line in _facts(found, found.runner_up)]
-    lines += [words.constraints_title, *(f"  {left}: {right}" for left, right in words.constraints)]
-    lines += ["How sure", *(f"  {line}" for line in (*_doubts(found), _family_line(found)))]
-    lines += [*_instruction_lines(found), f"Prices: {_prices_text(found)}"]
-    return "\n".join([*lines, *(f"Note: {note}" for note in found.notes)])
-
-
-def recommendation_headline(found: Recommendation) -> str:
-    """The advice in one line."""
-    if found.choice is None:
-        wanted = " and ".join(found.demand.constraints.values())
-        return f"{found.subject}: no measured setting meets {wanted}"
-    advised = found.choice.setting
-    if found.instructions and found.choice.instruction in ("default", "none"):
-        advised += f" with {instruction_text(found.choice.instruction)}"
-    if found.choice.setting != found.reference.setting:
-        return f"{found.subject}: take {advised}"
-    what = f"{percent(found.demand.keep)} of {described(found.demand.metric).label}"
-    likely = found.undecided.offer
-    hope = f"; the cheapest likely to is {likely.setting}" if likely is not None else ""
-    return f"{found.subject}: keep {advised}; no cheaper setting is proven to keep {what}{hope}"
-
-
-def _facts(found: Recommendation, offer: Candidate) -> list[str]:
-    if offer.setting == found.reference.setting:
-        kept = f"{offer.quality:.3f}, the reference itself"
-    else:
-        kept = (
-            f"{offer.quality:.3f} of {found.reference.quality:.3f}, {percent(offer.retained)} kept, at least "
-            f"{percent(offer.at_least)} with 95 % confidence if tested alone"
-        )
-    size = found.demand.corpus_size or found.documents
-    return [
-        f"{described(found.demand.metric).label}: {kept}",
-        f"{number(offer.bytes_per_vector, 4)} bytes per vector; "
-        f"p95 {number(offer.p95_ms)} ms, {offer.latency}",
-        f"{usd_text(offer.cost.usd)} per month for {size:,} vectors = {offer.cost.formula}",
-    ]
-
-
-def _row(name: str, offer: Candidate) -> tuple[str, ...]:
-    return (
-        name,
-        offer.setting,
-        f"{offer.quality:.3f}",
-        percent(offer.retained),
-        percent(offer.at_least),
-        number(offer.bytes_per_vector, 4),
-        number(offer.p95_ms),
-        usd_text(offer.cost.usd).replace("USD ", ""),
-    )
-
-
-def _constraint_line(found: Recommendation, relaxed: ConstraintCost) -> str:
-    offer = relaxed.offer
-    if offer is None:
-        return "dropping it alone does not help"
-    if found.feasible:
-        if not relaxed.saves_usd > 0:
-            return "costs nothing"
-        return f"costs {usd_text(relaxed.saves_usd)} per month; without it: {offer.setting}"
-    reason = "met by no setting" if relaxed.met_by_none else "not met"
-    return (
-        f"{reason}, the nearest is {offer.setting}: {percent(offer.retained)} kept (at least "
-        f"{percent(offer.at_least)}), {number(offer.bytes_per_vector, 4)} bytes per vector, "
-        f"p95 {number(offer.p95_ms)} ms, {usd_text(offer.cost.usd)} per month"
-    )
-
-
-def _doubts(found: Recommendation) -> list[str]:
-    lines, doubt = [], found.undecided
-    if doubt.count:
-        what = "cheaper setting" if found.feasible else "setting within the limits"
-        many = f"{what} is" if doubt.count == 1 else f"{what.replace('setting', 'settings', 1)} are"
-        lines.append(f"{doubt.count} {many} undecided with {found.queries:,} queries")
-    if doubt.offer is not None:
-        needed = (
-            "it lies on the line, so that no number of queries decides"
-            if doubt.queries_needed is None
-            else f"about {doubt.queries_needed:,} queries would decide"
-        )
-        lines.append(
-            f"the cheapest that probably keeps {percent(found.demand.keep)}: {doubt.offer.setting} "
-            f"({percent(doubt.offer.retained)} in this sample, {usd_text(doubt.offer.cost.usd)} per month); "
-            f"{needed}"
-        )
-    other = found.choice or found.reference
-    alike = found.table.loc[found.table["alike"], "setting"]
-    count = int((alike != other.setting).sum())
-    if count:
-        lines.append(
-            f"the quality of {count} of {len(found.table) - 1} other settings cannot be told apart from "
-            f"that of {other.setting}"
-        )
-    return lines
-
-
-def _family_line(found: Recommendation) -> str:
-    others = len(found.table) - 1
-    if not others:
-        return "no setting beside the reference was measured"
-    return (
-        f"all {others} settings beside the reference were tested together (Holm), whatever the limits: the "
-        "chance that any of them is wrongly said to keep the quality is at most 5 %"
-    )
-
-
-def _instruction_lines(found: Recommendation) -> list[str]:
-    """What each instruction gives at the full dimension, against the best."""
-    if not found.instructions:
-        return []
-    best, *others = found.instructions
-    told = [
-        f"{instruction_text(one.label)} {one.quality:.3f} ({signed(one.difference)}, 95 % interval "
-        f"{signed(one.low)}..{signed(one.high)})"
-        for one in others
-    ]
-    return [
-        f"Instructions, exact search at the full dimension: {instruction_text(best.label)} "
-        f"{best.quality:.3f}, the best and the reference; {'; '.join(told)}"
-    ]
-
-
-def _prices_text(found: Recommendation) -> str:
-    prices = found.prices
-    return (
-        f"USD per month: {prices.ram_usd_per_gb:g} per GB of memory, {prices.disk_usd_per_gb:g} per GB of "
-        f"disk, {prices.vcpu_usd:g} per vCPU, serving {prices.peak_qps:g} queries/s; {prices.source}"
     )

@@ -37,13 +37,21 @@ def draw_probabilities(bounds: np.ndarray) -> np.ndarray:
         )
     if not (np.isfinite(bounds).all() and (bounds >= 0).all()):
         raise PlanError("bounds must be numbers of 0 or more; a setting without rankings has none to draw by")
-    means = bounds.mean(axis=0)
-    open_ones = bounds[:, means > 0]
-    if not open_ones.shape[1]:
-        return np.full(len(bounds), 1.0 / len(bounds))
-    share = (open_ones / open_ones.mean(axis=0)).mean(axis=1)
-    found = UNIFORM_SHARE / len(bounds) + (1.0 - UNIFORM_SHARE) * share / share.sum()
+    found = draw_density(bounds, bounds) / len(bounds)
     return found / found.sum()
+
+
+def draw_density(bounds: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """How much more often than evenly a draw from `pool` takes, or would take, queries of such bounds; (queries,).
+
+    bounds : (queries, settings) of any queries; pool : (others, settings) of those drawn from.
+    """
+    means = pool.mean(axis=0)
+    open_ones = means > 0
+    if not open_ones.any():
+        return np.ones(len(bounds))
+    share = (bounds[:, open_ones] / means[open_ones]).mean(axis=1)
+    return UNIFORM_SHARE + (1.0 - UNIFORM_SHARE) * share
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,23 +47,23 @@ KEEPS: tuple[Verdict, Verdict] = ("keeps (proven)", "keeps (likely)")
 class Judged:
     """What judged queries gave: the sample that a test rests on.
 
-    values : (n, settings) quality; reference : (n,) that of the reference.
+    scores : (n, settings) quality; reference : (n,) that of the reference.
     most_lost : (n, settings), what each can have less than the reference by its rankings alone; None if not known.
     clusters : (n,) numbers; queries of one cluster are not independent. None if all are.
     density : (n,) how much more often than in a plain draw this query was taken, 1 on average over all queries; None
         for queries drawn plainly.
     """
 
-    values: np.ndarray
+    scores: np.ndarray
     reference: np.ndarray
     most_lost: np.ndarray | None = None
     clusters: np.ndarray | None = None
     density: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", as_columns(self.values))
-        object.__setattr__(self, "reference", same_queries(self.values, self.reference))
-        for name, numbers in (("value", self.values), ("reference", self.reference)):
+        object.__setattr__(self, "scores", as_columns(self.scores))
+        object.__setattr__(self, "reference", same_queries(self.scores, self.reference))
+        for name, numbers in (("value", self.scores), ("reference", self.reference)):
             if numbers.min() < 0.0 or numbers.max() > 1.0:
                 raise DataError(
                     f"{name}s from {numbers.min():.4g} to {numbers.max():.4g} are not a quality per query; "
@@ -73,19 +73,19 @@ class Judged:
     @property
     def weights(self) -> np.ndarray:
         """(n,) what each query counts for in a mean over all queries."""
-        return np.ones(len(self.values)) if self.density is None else 1.0 / self.density
+        return np.ones(len(self.scores)) if self.density is None else 1.0 / self.density
 
     def column(self, at: int) -> Judged:
         """One setting of them."""
         lost = None if self.most_lost is None else self.most_lost[:, at : at + 1]
-        return replace(self, values=self.values[:, at : at + 1], most_lost=lost)
+        return replace(self, scores=self.scores[:, at : at + 1], most_lost=lost)
 
     def margins(self, keep: float) -> np.ndarray:
         """(units, settings) by how much each unit keeps more than asked for; a unit is a query or a cluster.
 
         Their mean is that of the queries, each query as often as it stands for others.
         """
-        margins = (self.values - keep * self.reference[:, None]) * self.weights[:, None]
+        margins = (self.scores - keep * self.reference[:, None]) * self.weights[:, None]
         return margins if self.clusters is None else _by_cluster(margins, self.clusters)
 
     def retained(self) -> np.ndarray:
@@ -93,7 +93,7 @@ class Judged:
         weights = self.weights[:, None]
         full = (self.reference * self.weights).mean()
         # Through the differences, so that equal columns give exactly 1.
-        return 1.0 + ((self.values - self.reference[:, None]) * weights).mean(axis=0) / (full or np.nan)
+        return 1.0 + ((self.scores - self.reference[:, None]) * weights).mean(axis=0) / (full or np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,22 +167,44 @@ def non_inferiorities(
 
     Raises PlanError for a `keep` outside 0..1, DataError for values outside 0..1 or of other queries.
     """
+    return one_family(p_values(judged, pool, keep=keep, alpha=alpha), keep=keep, alpha=alpha, groups=groups)
+
+
+@dataclass(frozen=True, eq=False)
+class PValues:
+    """Of each setting by itself, (settings,): the two grades of ``keeps``, and ``loses``; and the share kept."""
+
+    retained: np.ndarray
+    proven: np.ndarray
+    likely: np.ndarray
+    loses: np.ndarray
+
+
+def p_values(
+    judged: Judged, pool: Pool | None = None, *, keep: float = KEEP, alpha: float = ALPHA
+) -> PValues:
+    """What the queries say of each setting alone. P-values above `alpha` may come out too small, not below it."""
     _check_keep(keep)
-    count = judged.values.shape[1]
-    _, firsts, member = np.unique(
-        np.arange(count) if groups is None else np.asarray(groups), return_index=True, return_inverse=True
+    margins = judged.margins(keep)
+    proven, likely = (
+        p_not_positive(margins, _unseen(judged, pool, keep, grade), level=alpha) for grade in GRADES
     )
+    return PValues(judged.retained(), proven, likely, _p_loses(margins, judged, alpha))
+
+
+def one_family(
+    found: PValues, *, keep: float, alpha: float = ALPHA, groups: Sequence[int] | None = None
+) -> list[NonInferiority]:
+    """The verdicts over all settings together; `groups` as of `non_inferiorities`."""
     from scipy.stats import false_discovery_control
 
-    margins = judged.margins(keep)[:, firsts]
-    proven, likely = (
-        holm(p_not_positive(margins, _unseen(judged, pool, keep, grade).columns(firsts), level=alpha))[member]
-        for grade in GRADES
-    )
-    loses = false_discovery_control(_p_loses(margins, judged, alpha), method="bh")[member]
+    groups = np.arange(len(found.proven)) if groups is None else np.asarray(groups)
+    _, firsts, member = np.unique(groups, return_index=True, return_inverse=True)
+    proven, likely = holm(found.proven[firsts])[member], holm(found.likely[firsts])[member]
+    loses = false_discovery_control(found.loses[firsts], method="bh")[member]
     return [
         NonInferiority(keep, *(float(one) for one in row), _verdict(*row[1:], alpha))
-        for row in zip(judged.retained(), proven, likely, loses, strict=True)
+        for row in zip(found.retained, proven, likely, loses, strict=True)
     ]
 
 

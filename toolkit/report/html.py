@@ -12,14 +12,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from toolkit.decide.advice import RecommendationText, recommendation_words
 from toolkit.decide.recommendation import Recommendation
 from toolkit.decide.series import has, main_metric
-from toolkit.decide.wording import (
-    RecommendationText,
-    instruction_text,
-    recommendation_words,
-    signed,
-)
+from toolkit.decide.wording import instruction_text, signed
 from toolkit.measure.metrics import COSTS, described
 from toolkit.report.compact import share_glyphs
 from toolkit.report.table import VERDICTS, qualities, table
