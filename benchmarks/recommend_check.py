@@ -14,10 +14,10 @@ from pathlib import Path
 
 from _record import record
 
+from toolkit.decide.queries import queries_of
 from toolkit.decide.recommend import recommend
 from toolkit.decide.recommendation import Recommendation
 from toolkit.experiment.results import Results
-from toolkit.measure.noninferiority import non_inferiorities
 
 DEMANDS = (
     {"keep": 0.95},
@@ -27,7 +27,7 @@ DEMANDS = (
 
 
 def cheapest_by_brute_force(results: Results, found: Recommendation) -> str | None:
-    """The cheapest setting within the limits that is proven to keep the quality; None if there is none."""
+    """The cheapest setting within the limits that is proven or likely to keep the quality; None if there is none."""
     table, demand = found.table, found.demand
     values = results.per_query.pivot(index="query_id", columns="setting", values=demand.metric)
     allowed = []
@@ -40,8 +40,8 @@ def cheapest_by_brute_force(results: Results, found: Recommendation) -> str | No
     full = found.reference.setting
     # All settings but the reference are tested together, whatever the limits.
     family = [setting for setting in table["setting"] if setting != full]
-    tested = non_inferiorities(values[family].to_numpy(), values[full].to_numpy(), keep=demand.keep)
-    keeping = {setting for setting, test in zip(family, tested, strict=True) if test.verdict == "keeps"}
+    tested = queries_of(results, demand.metric, full, values).tested(demand.keep)
+    keeping = {setting for setting in family if tested[setting].keeps}
     return min((key for key in allowed if key[2] in keeping | {full}), default=(None,))[-1]
 
 
@@ -56,7 +56,7 @@ def main() -> None:
         results = Results.load(folder)
         for demand in DEMANDS:
             found = recommend(results, **demand)
-            chosen = found.choice.setting if found.choice else None
+            chosen = found.advised.setting if found.advised else None
             figures[f"{folder.name} {demand}"] = {
                 "recommended": chosen,
                 "brute_force": cheapest_by_brute_force(results, found),

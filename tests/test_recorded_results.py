@@ -8,6 +8,7 @@ import toolkit
 from toolkit.errors import ResultsError
 from toolkit.experiment.setting import SETTING_COLUMNS
 from toolkit.measure.metrics import COSTS, PARTS, described
+from toolkit.measure.noninferiority import KEEPS
 
 RECORDED = sorted(path.parent for path in (Path(__file__).parents[1] / "results").glob("*/plan.toml"))
 FACTS = {"dataset", "model", "setting", *SETTING_COLUMNS, "factory", "index_device"}
@@ -39,5 +40,5 @@ def test_every_recorded_folder_has_a_headline_and_a_recommendation(folder):
     found = view.recommend(keep=0.95)
     assert found.feasible
     assert set(found.table["setting"]) == set(view.frame()["setting"])
-    assert set(found.table["verdict"]) <= {"keeps", "loses", "undecided", "reference"}
+    assert set(found.table["verdict"]) <= {*KEEPS, "loses", "undecided", "reference"}
     assert found.choice.setting in str(found)

@@ -21,6 +21,7 @@ from toolkit.decide.evidence import headline, judged, recommended, with_recommen
 from toolkit.decide.wording import bytes_text, number, seconds_text, shorten, signed, usd_text
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
+from toolkit.measure.noninferiority import KEEPS
 from toolkit.notebook.views import ResultsView
 from toolkit.report import charts, grid_charts, style
 from toolkit.report.kinds import draw, kinds, possible_kinds
@@ -186,7 +187,7 @@ def test_only_the_full_dimension_keeps(curve):
     curve.loc[curve["dim"] == 128, ["ndcg@10", "ndcg@10_delta_lo", "ndcg@10_delta_hi"]] = (0.39, -0.03, -0.02)
     assert headline_of(curve).startswith("Only the full 256 dimensions keep 99 % of nDCG@10; 128 reach 0.390")
     curve.loc[curve["dim"] == 128, "ndcg@10_delta_hi"] = 0.001
-    assert headline_of(curve).startswith("No dimension below 256 is proven to keep")
+    assert headline_of(curve).startswith("No dimension below 256 is proven or likely to keep")
 
 
 def test_per_query_verdicts_go_before_intervals(curve):
@@ -422,7 +423,7 @@ def test_report_of_a_real_sweep(swept):
 
 def test_every_setting_of_a_sweep_has_a_verdict_and_a_price(swept):
     frame = with_recommendation(judged(swept.results), recommended(swept.results))
-    assert set(frame["verdict"]) <= {"keeps", "loses", "undecided", "reference"}
+    assert set(frame["verdict"]) <= {*KEEPS, "loses", "undecided", "reference"}
     assert (frame["verdict"] == "reference").sum() == 1
     assert frame["usd_per_month"].notna().all()
 
