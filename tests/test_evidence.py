@@ -18,17 +18,14 @@ STUDIES = 300
 NOISE = 3.3 * np.sqrt(0.05 * 0.95 / STUDIES)
 
 
-def population(rng, size, *, lost, allowed, keep=KEEP):
+def population(rng, size, *, allowed, keep=KEEP):
     """Reference, a setting exactly on the line by rare total losses, and what its rankings allow it to lose.
 
     allowed : share of the queries whose rankings allow a total loss; the lost ones are among them.
     """
     reference = np.where(rng.random(size) < 0.3, 0.0, rng.uniform(0.3, 1.0, size))
     order = rng.permutation(size)
-    if lost:
-        enough = np.searchsorted(np.cumsum(reference[order]), (1 - keep) * reference.sum()) + 1
-    else:
-        enough = 0
+    enough = np.searchsorted(np.cumsum(reference[order]), (1 - keep) * reference.sum()) + 1
     values = reference.copy()
     values[order[:enough]] = 0.0
     bounds = rng.beta(1, 12, size)
@@ -40,7 +37,7 @@ def population(rng, size, *, lost, allowed, keep=KEEP):
 @pytest.mark.parametrize("allowed", [0.0, 0.05])
 def test_rare_total_losses_are_neither_proven_nor_likely(n, allowed):
     rng = np.random.default_rng(n)
-    reference, values, bounds = population(rng, 4_000, lost=True, allowed=allowed)
+    reference, values, bounds = population(rng, 4_000, allowed=allowed)
     wrong = np.zeros(2)
     for _ in range(STUDIES):
         some = rng.permutation(4_000)

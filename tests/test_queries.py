@@ -14,7 +14,18 @@ from toolkit.judge.design import FOLDER
 from toolkit.judge.simulated import answer_all
 
 FULL = "256 float32 Flat"
-TOPICS = "river bridge engine violin harvest market glacier planet lantern saddle".split()
+TOPICS = [
+    "river",
+    "bridge",
+    "engine",
+    "violin",
+    "harvest",
+    "market",
+    "glacier",
+    "planet",
+    "lantern",
+    "saddle",
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +62,9 @@ def swept(tmp_path_factory, docs):
 
 
 def found_in(results, metric="ndcg@10"):
-    values = results.per_query.astype({"setting": str}).pivot(index="query_id", columns="setting", values=metric)  # noqa: PD010
+    values = results.per_query.astype({"setting": str}).pivot(
+        index="query_id", columns="setting", values=metric
+    )  # noqa: PD010
     return queries_of(results, metric, FULL, values), values
 
 
@@ -65,7 +78,9 @@ def test_labels_clusters_and_rankings_are_laid_side_by_side(swept):
     assert queries.plain.most_lost[:, at] == pytest.approx(bounds.loc[values.index, "ndcg@10_most_lost"])
     others = sorted(set(bounds.index) - set(values.index))
     assert queries.pool.most_lost[:, at] == pytest.approx(bounds.loc[others, "ndcg@10_most_lost"])
-    assert (queries.plain.scores[:, at] >= queries.plain.reference - queries.plain.most_lost[:, at] - 1e-6).all()
+    assert (
+        queries.plain.scores[:, at] >= queries.plain.reference - queries.plain.most_lost[:, at] - 1e-6
+    ).all()
     assert recommend(results).clusters == 10
 
 
@@ -82,9 +97,11 @@ def test_the_same_folder_without_clusters_claims_more(swept):
 def test_what_a_person_judged_is_weighted_into_the_recommendation(swept, docs):
     results, data = swept
     before = recommend(results)
-    session = toolkit.load_results(results.folder).judge(
-        settings=["64 binary Flat", "64 float32 Flat"], most=30, data=data
-    ).session
+    session = (
+        toolkit.load_results(results.folder)
+        .judge(settings=["64 binary Flat", "64 float32 Flat"], most=30, data=data)
+        .session
+    )
     truth = {one: {next(iter(docs)): 1} for one in data.unlabelled_ids}
     truth |= {f"q{i}": {list(docs)[i]: 1} for i in range(40, 120)}
     assert answer_all(session, truth) > 0
@@ -102,7 +119,9 @@ def test_what_a_person_judged_is_weighted_into_the_recommendation(swept, docs):
 
 
 def test_a_set_without_judgements_is_advised_on_in_terms_of_agreement(tmp_path, docs):
-    data = toolkit.texts(docs, queries={f"q{i}": " ".join(text.split()[:4]) for i, text in enumerate(docs.values())})
+    data = toolkit.texts(
+        docs, queries={f"q{i}": " ".join(text.split()[:4]) for i, text in enumerate(docs.values())}
+    )
     out = tmp_path / "unjudged"
     toolkit.sweep(
         data=data,

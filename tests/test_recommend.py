@@ -128,7 +128,7 @@ def test_limits_nothing_meets_name_the_nearest(toy):
     }
     text = str(found)
     assert (
-        "no measured setting is proven or likely to meet at least 99 % of nDCG@10 and at most 100 bytes per vector"
+        "no measured setting is proven or likely to meet at least 99 % of nDCG@10 and at most 100"
         in text
     )
     assert "Nearest settings" in text

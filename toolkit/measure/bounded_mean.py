@@ -84,7 +84,7 @@ def p_not_positive(
     """
     sample = dirichlet_tail(values, weight=weight)
     p = np.ones(values.shape[1])
-    share, mass = _share_unseen(len(values) * weight, panels=6, nodes=8)
+    share, mass = _share_unseen(len(values) * weight, panels=400, nodes=3)
     for column in range(values.shape[1]):
         p[column] = sample[column]
         if sample[column] > level:
@@ -110,7 +110,7 @@ def _share_unseen(observations: float, *, panels: int, nodes: int) -> tuple[np.n
     points, weights = np.polynomial.legendre.leggauss(nodes)
     edges = 30.0 * np.linspace(0.0, 1.0, panels + 1) ** 1.5
     middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
-    # -log(1 - share) is exponential with rate `observations`.
+    # -log(1 - share) is exponential with rate `observations`. Many panels, since what is integrated may be a step.
     exponent = (middle[:, None] + half[:, None] * points).ravel()
     mass = (half[:, None] * weights).ravel() * np.exp(-exponent)
     return -np.expm1(-exponent / observations), mass
