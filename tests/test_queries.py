@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import toolkit
+from toolkit.decide.cost import Prices
 from toolkit.decide.queries import queries_of
 from toolkit.decide.recommend import recommend
 from toolkit.experiment.results import Results
@@ -45,9 +46,15 @@ def swept(tmp_path_factory, docs):
         docs=docs,
         queries={one: text for one, text in queries.items() if one in qrels},
         qrels=qrels,
-        unlabelled={one: text for one, text in queries.items() if one not in qrels},
-        clusters=clusters,
         name="topics",
+    )
+    others = {one: text for one, text in queries.items() if one not in qrels}
+    data = replace(
+        data,
+        unlabelled_ids=list(others),
+        unlabelled=list(others.values()),
+        unlabelled_source="given",
+        clusters=clusters,
     )
     out = tmp_path_factory.mktemp("queries") / "topics"
     toolkit.sweep(
@@ -62,9 +69,7 @@ def swept(tmp_path_factory, docs):
 
 
 def found_in(results, metric="ndcg@10"):
-    values = results.per_query.astype({"setting": str}).pivot(
-        index="query_id", columns="setting", values=metric
-    )  # noqa: PD010
+    values = results.per_query.astype({"setting": str}).set_index(["query_id", "setting"])[metric].unstack()  # noqa: PD010
     return queries_of(results, metric, FULL, values), values
 
 
@@ -105,7 +110,6 @@ def test_what_a_person_judged_is_weighted_into_the_recommendation(swept, docs):
     truth = {one: {next(iter(docs)): 1} for one in data.unlabelled_ids}
     truth |= {f"q{i}": {list(docs)[i]: 1} for i in range(40, 120)}
     assert answer_all(session, truth) > 0
-    session.close()
     after = recommend(Results.load(results.folder))
     assert (before.judged, after.judged) == (0, 30)
     assert "30 queries judged where settings can lose most" in str(after)
@@ -131,7 +135,7 @@ def test_a_set_without_judgements_is_advised_on_in_terms_of_agreement(tmp_path, 
         timing={"queries": 3, "rounds": 1, "threads": [1]},
         progress=False,
     )
-    found = recommend(Results.load(out), keep=0.95)
+    found = recommend(Results.load(out), keep=0.95, prices=Prices(vcpu_usd=0.0))
     assert found.reference.quality == pytest.approx(1.0)
     assert found.advised.setting != FULL
     assert "nobody judged them" in str(found)

@@ -127,10 +127,7 @@ def test_limits_nothing_meets_name_the_nearest(toy):
         "both limits together": "128 int8 Flat",
     }
     text = str(found)
-    assert (
-        "no measured setting is proven or likely to meet at least 99 % of nDCG@10 and at most 100"
-        in text
-    )
+    assert "no measured setting is proven or likely to meet at least 99 % of nDCG@10 and at most 100" in text
     assert "Nearest settings" in text
 
     nothing_so_fast = recommend(toy, max_p95_ms=0.1, max_bytes_per_vector=100, prices=STORAGE_ONLY)

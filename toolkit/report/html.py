@@ -66,9 +66,9 @@ def render(page: Page) -> str:
         letters=Markup(letters),  # noqa: S704
         pictures=[(picture, Markup(svg)) for picture, svg in zip(page.pictures, svgs, strict=True)],  # noqa: S704
         words=words,
-        sure=[] if words is None else _sure(words),
+        sure=[] if words is None else words.sure,
         headed=False,
-        lines=[] if words is None or _sure(words) == words.remarks else words.remarks,
+        lines=[] if words is None else words.remarks,
         headline=page.headline if words is None else words.headline,
         by_dimension="" if words is None else page.headline,
         instructions=[] if found is None else _instructions(found),
@@ -88,17 +88,8 @@ def recommendation_html(found: Recommendation) -> str:
     return (
         _templates()
         .get_template("recommendation.html.j2")
-        .render(words=words, headed=True, lines=_all_lines(words))
+        .render(words=words, headed=True, lines=words.remarks)
     )
-
-
-def _sure(words: RecommendationText) -> tuple[str, ...]:
-    """How sure the advice is and what would settle it: its own lines where there are such, else all remarks."""
-    return getattr(words, "sure", None) or words.remarks
-
-
-def _all_lines(words: RecommendationText) -> list[str]:
-    return list(dict.fromkeys((*_sure(words), *words.remarks)))
 
 
 def _instructions(found: Recommendation) -> list[tuple[str, str, str]]:

@@ -30,8 +30,6 @@ VERDICTS = {
         "✓ likely",
         "keeps 99 % unless unjudged queries lose more than their rankings make likely",
     ),
-    "keeps (proven)": ("✓ keeps (proven)", "proven to keep 99 %"),
-    "keeps (likely)": ("✓ keeps (likely)", "likely to keep 99 %: see How sure"),
     "loses": ("✗ loses", "keeps less than 99 %, with 95 % confidence"),
     "undecided": ("? undecided", "too few queries to say"),
 }
