@@ -111,10 +111,11 @@ def test_what_a_person_judged_is_weighted_into_the_recommendation(swept, docs):
     truth |= {f"q{i}": {list(docs)[i]: 1} for i in range(40, 120)}
     assert answer_all(session, truth) > 0
     after = recommend(Results.load(results.folder))
-    assert (before.judged, after.judged) == (0, 30)
-    assert "30 queries judged where settings can lose most" in str(after)
+    assert before.judged == 0
+    assert 30 <= after.judged <= 40  # a query drawn again is judged already
+    assert f"{after.judged} queries judged where settings can lose most" in str(after)
     queries, _ = found_in(Results.load(results.folder))
-    assert len(queries.drawn.scores) == 70
+    assert len(queries.drawn.scores) == 40 + after.judged
     # Weights stand for all 120 queries, however they were taken.
     assert queries.drawn.weights.mean() == pytest.approx(1.0, abs=0.35)
     kept = after.table.set_index("setting")["retained"]
