@@ -208,7 +208,7 @@ def test_small_costs_are_never_zero(tmp_path):
         Setting(128): {"lost": 0.0, "bytes": 0.5, "p95_ms": 0.00004},
     }
     found = recommend(sweep_of(tmp_path / "tiny", tiny), prices=STORAGE_ONLY)
-    text, html = str(found), RecommendationView.of(found)._repr_html_()
+    text, html = str(found), RecommendationView.of(found, embedder="static")._repr_html_()
     assert found.reference.cost.usd == pytest.approx(0.0225, abs=1e-3)
     assert "less than USD 0.0001 per month" in text
     assert "0.023" in html
@@ -452,7 +452,7 @@ def test_one_bar_for_all_instructions(tmp_path):
 
 def test_text_and_html_say_the_same(toy):
     found = recommend(toy, max_p95_ms=1.5)
-    text, html = str(found), RecommendationView.of(found)._repr_html_()
+    text, html = str(found), RecommendationView.of(found, embedder="static")._repr_html_()
     for said in (
         found.headline,
         "USD",
