@@ -142,23 +142,25 @@ def test_every_field_of_a_plan_but_timing_has_an_option():
 
 
 # Options of other programs that messages and calls may name.
-FOREIGN = {"--output-loading-info", "--upgrade", "--api-key", "--served-model-name"}
+FOREIGN = {"--head", "--output-loading-info", "--upgrade", "--api-key", "--served-model-name"}
 FOREIGN_FILES = {"machine.py", "environment.py", "cuda.py", "probes.py"}  # nvidia-smi, git, nvrtc, servers
 
 
 def test_messages_speak_python_and_what_they_name_exists_as_an_option_too():
     known = {option for options in COMMANDS.values() for option in options}
-    named, translated = set(), set()
+    named, translated, commands = set(), set(), set()
     for path in Path(package.__file__).parent.rglob("*.py"):
         if path.name in FOREIGN_FILES or path.parent.name == "cli":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-                named |= set(found.findall(node.value))
+                # A claim is recorded with the command that measures it.
+                (commands if path.parent.name == "claims" else named).update(found.findall(node.value))
                 if re.search(r"\b[a-z_]+=(True|[,.;:)])", node.value):
                     translated |= set(found.findall(as_options(node.value)))
     assert named <= FOREIGN
+    assert commands <= known
     assert {"--resume", "--precision", "--overwrite"} <= translated, "messages are found"
     assert translated <= known | FOREIGN
 

@@ -16,6 +16,7 @@ from toolkit.measure.noninferiority import (
     retained_at_least,
 )
 from toolkit.measure.statistics import (
+    benjamini_hochberg,
     holm,
     indistinguishable,
     mean_interval,
@@ -152,6 +153,11 @@ def test_a_large_grid_can_still_tell_settings_apart():
     best = qualities(rng, 200)
     grid = np.column_stack([best * 0.5] * 600 + [best])
     assert indistinguishable(grid, best).tolist() == [False] * 600 + [True]
+
+
+def test_the_false_discovery_rate_is_adjusted_as_scipy_does():
+    p = np.random.default_rng(12).uniform(0, 0.2, 37)
+    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p, method="bh"))
 
 
 # --- non-inferiority ---------------------------------------------------------------------------------

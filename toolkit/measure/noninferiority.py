@@ -26,7 +26,7 @@ import numpy as np
 
 from toolkit.errors import DataError, PlanError
 from toolkit.measure.bounded_mean import Unseen, p_not_positive
-from toolkit.measure.statistics import as_columns, holm, same_queries
+from toolkit.measure.statistics import as_columns, benjamini_hochberg, holm, same_queries
 
 ALPHA = 0.05
 POWER = 0.8
@@ -196,12 +196,10 @@ def one_family(
     found: PValues, *, keep: float, alpha: float = ALPHA, groups: Sequence[int] | None = None
 ) -> list[NonInferiority]:
     """The verdicts over all settings together; `groups` as of `non_inferiorities`."""
-    from scipy.stats import false_discovery_control
-
     groups = np.arange(len(found.proven)) if groups is None else np.asarray(groups)
     _, firsts, member = np.unique(groups, return_index=True, return_inverse=True)
     proven, likely = holm(found.proven[firsts])[member], holm(found.likely[firsts])[member]
-    loses = false_discovery_control(found.loses[firsts], method="bh")[member]
+    loses = benjamini_hochberg(found.loses[firsts])[member]
     return [
         NonInferiority(keep, *(float(one) for one in row), _verdict(*row[1:], alpha))
         for row in zip(found.retained, proven, likely, loses, strict=True)

@@ -117,6 +117,16 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
+    """P-values adjusted for the share of false ones among those called significant (Benjamini & Hochberg 1995)."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)[::-1]
+    ranks = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / ranks), 1.0)
+    return adjusted
+
+
 def indistinguishable(
     values: np.ndarray,
     reference: np.ndarray,

@@ -252,7 +252,7 @@ def _start(on: RayWorkers) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ServerError(
             f"Ray at {on.address or 'this machine'} cannot be reached: {_reason(error)}; start it with "
-            "`ray start --head`, or leave --address out"
+            "`ray start --head`, or leave address out"
         ) from None
 
 
