@@ -142,7 +142,7 @@ def test_every_field_of_a_plan_but_timing_has_an_option():
 
 
 # Options of other programs that messages and calls may name.
-FOREIGN = {"--head", "--output-loading-info", "--upgrade", "--api-key", "--served-model-name"}
+FOREIGN = {"--head", "--is-primary", "--output-loading-info", "--upgrade", "--api-key", "--served-model-name"}
 FOREIGN_FILES = {"machine.py", "environment.py", "cuda.py", "probes.py"}  # nvidia-smi, git, nvrtc, servers
 
 
@@ -160,7 +160,7 @@ def test_messages_speak_python_and_what_they_name_exists_as_an_option_too():
                 if re.search(r"\b[a-z_]+=(True|[,.;:)])", node.value):
                     translated |= set(found.findall(as_options(node.value)))
     assert named <= FOREIGN
-    assert commands <= known
+    assert commands <= known | FOREIGN
     assert {"--resume", "--precision", "--overwrite"} <= translated, "messages are found"
     assert translated <= known | FOREIGN
 
