@@ -27,7 +27,7 @@ import ray
 from toolkit.scale import ray_encode
 from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
 
-TEXTS = [f"document {i} about topic {i * 7 % 1009} " + "and more words " * (i % 30) for i in range(40_000)]
+TEXTS = [f"document {i} about topic {i * 7 % 1009} " + "and more words " * (i % 30) for i in range(12_000)]
 
 
 @pytest.fixture(scope="module")

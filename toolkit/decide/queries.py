@@ -108,7 +108,7 @@ class Queries:
 
     def alone(self, keep: float, *, alpha: float = ALPHA) -> dict[str, Grade | None]:
         """The grade at which the labelled queries show each setting to keep the quality, tested by itself."""
-        if self.plain is None:
+        if self.plain is None or not self.settings:
             return dict.fromkeys(self.settings)
         found = p_values(self.plain, self.pool, keep=keep, alpha=alpha)
         return {

@@ -64,7 +64,7 @@ class Judged:
         object.__setattr__(self, "scores", as_columns(self.scores))
         object.__setattr__(self, "reference", same_queries(self.scores, self.reference))
         for name, numbers in (("value", self.scores), ("reference", self.reference)):
-            if numbers.min() < 0.0 or numbers.max() > 1.0:
+            if numbers.size and (numbers.min() < 0.0 or numbers.max() > 1.0):
                 raise DataError(
                     f"{name}s from {numbers.min():.4g} to {numbers.max():.4g} are not a quality per query; "
                     "the test needs 0..1"
