@@ -158,7 +158,7 @@ def leaves(group, path=()):
 def test_examples_stand_under_every_command_and_parse():
     group = typer.main.get_command(app)
     for path, one in leaves(group):
-        lines = EXAMPLES[" ".join(path)]
+        lines = EXAMPLES[" ".join(path).replace("-", "_")]
         shown = command(*path, "-h")[1]
         for line in lines:
             assert f"    {line}\n" in shown

@@ -19,10 +19,6 @@ EXAMPLES = {
         "toolkit scale-test results/grid --documents 250k --distractors other.txt",
     ),
     "report": ("toolkit report results/first",),
-    "scale-test": (
-        "toolkit scale-test results/first --documents 100k",
-        "toolkit scale-test results/first --documents 1M --distractors other-documents.txt",
-    ),
     "judge": (
         "toolkit judge results/mine --most 50",
         "toolkit judge results/mine --export judged.tsv",
