@@ -33,8 +33,8 @@ def judging_session(
 ) -> Session:
     """A session in which a person judges documents of the queries that decide most; see `open_session`.
 
-    settings : in question; those that the recommendation leaves undecided if not given, cheapest first, or all
-        cheaper ones where it leaves none; ten at most, and of those with equal rankings one.
+    settings : in question; those that the recommendation leaves undecided if not given, cheapest first, or
+        the cheaper ones that keep most where it leaves none; ten at most, and of those with equal rankings one.
 
     Raises PlanError or ResultsError.
     """
@@ -67,7 +67,9 @@ def _in_question(results: Results, wanted: Wanted) -> InQuestion:
     cheaper = cheaper[(cheaper["setting"].map(groups) != groups[reference]).to_numpy()]
     cheaper = cheaper[~cheaper["setting"].map(groups).duplicated().to_numpy()]
     undecided = cheaper[cheaper["verdict"] == "undecided"]
-    chosen = undecided if len(undecided) else cheaper
+    # Where nothing is undecided, as by agreement alone, those that agree best are worth a person's time.
+    likeliest = cheaper.loc[cheaper["retained"].nlargest(MOST_SETTINGS).index.sort_values()]
+    chosen = undecided if len(undecided) else likeliest
     if not len(chosen):
         raise PlanError(
             f"no setting cheaper than {reference} ranks otherwise than it, so there is nothing to judge; name "
