@@ -20,11 +20,11 @@ import pytest
 
 from tests.embedding_server import DIM, MODEL, EmbeddingServer, hash_vector, status
 from toolkit.embedding.config import RemoteConfig
-from toolkit.embedding.endpoint import error_text
 from toolkit.embedding.open import open_embedder
 from toolkit.embedding.remote import RemoteEmbedder
 from toolkit.errors import ServerError
 from toolkit.space import Role
+from toolkit.wire.client_replies import error_text
 
 TEXTS = [f"text number {number} " + "x" * (number % 7) for number in range(25)]
 

@@ -6,24 +6,20 @@ nothing of batches or threads. Always asks for the full vector: `dimensions` is 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import email.utils
-import json
-import math
 import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolkit.embedding.config import RemoteConfig
 from toolkit.embedding.keys import ALLOWED, key_for, origin
 from toolkit.errors import ServerError
-from toolkit.files import parse_json
 from toolkit.redact import redacted
+from toolkit.wire.client_replies import error_text, model_names, read_reply
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 _LONGEST_ASKED_WAIT_S = 300.0  # a server that asks for more is out of quota rather than busy
-_QUOTED_CHARS = 300
 _REFUSES_FORMAT = (400, 422)
 
 
@@ -70,7 +65,10 @@ class EmbeddingsEndpoint:
         Raises ServerError in one line when tries are used up or the answer is wrong, Stopped when
         `stop` is set while waiting.
         """
-        return decode_answer(self._post(texts, stop), count=len(texts), url=self.url)
+        reply = read_reply(self._post(texts, stop), count=len(texts))
+        if reply.rows is None:
+            raise ServerError(f"{self.url} {reply.reason}")
+        return reply.rows
 
     def models(self) -> dict[str, str]:
         """Names the server lists, each with the model behind it (its name again if it does not say).
@@ -80,10 +78,8 @@ class EmbeddingsEndpoint:
         import openai
 
         try:
-            listed = parse_json(self._client.models.with_raw_response.list().content)
-            entries = listed["data"]
-            return {entry["id"]: entry.get("root") or entry["id"] for entry in entries}
-        except (openai.APIError, ValueError, KeyError, TypeError, AttributeError):
+            return model_names(self._client.models.with_raw_response.list().content)
+        except openai.APIError:
             return {}
 
     def close(self) -> None:
@@ -177,90 +173,6 @@ class EmbeddingsEndpoint:
         if status >= 500:
             return ServerError(f"{self.url} failed (HTTP {status}: {said}); look into the server's log")
         return ServerError(f"{self.url} refused the request (HTTP {status}: {said})")
-
-
-def error_text(body: bytes) -> str:
-    """The sentence inside an error body, one line: OpenAI and vLLM nest it, SGLang and TEI do not.
-
-    Also FastAPI's ``detail`` and anything that is no JSON (a proxy's page).
-    """
-    try:
-        said = parse_json(body)
-    except ValueError:
-        said = body.decode("utf-8", "replace")
-    for key in ("error", "message", "detail"):
-        if isinstance(said, Mapping) and said.get(key):
-            said = said[key]
-    if isinstance(said, Mapping):
-        said = said.get("message") or json.dumps(said)
-    elif isinstance(said, list):
-        said = "; ".join(str(part.get("msg", part) if isinstance(part, Mapping) else part) for part in said)
-    line = " ".join(str(said).split())
-    return line[:_QUOTED_CHARS] or "no explanation"
-
-
-def decode_answer(body: bytes, *, count: int, url: str) -> np.ndarray:
-    """The rows of an answer in the order of the request, (count, dim) float32.
-
-    Raises ServerError for anything but `count` finite vectors of one length under the indexes
-    0..count-1.
-    """
-    try:
-        payload = parse_json(body)
-    except ValueError as error:
-        start = " ".join(body[:80].decode("utf-8", "replace").split())
-        raise ServerError(
-            f"{url} answered with something that is not JSON ({start!r}); the address should end in /v1"
-        ) from error
-    entries = payload.get("data") if isinstance(payload, Mapping) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        # SGLang and proxies may put an error into an answer with status 200.
-        raise ServerError(f"{url} answered without embeddings: {error_text(body)}")
-    if len(entries) != count:
-        raise ServerError(
-            f"{url} returned {len(entries)} vectors for {count} texts; its answers cannot be used"
-        )
-    indexes = [entry.get("index") for entry in entries]
-    if sorted(index for index in indexes if type(index) is int) != list(range(count)):
-        raise ServerError(
-            f"{url} numbered {count} vectors {indexes[:8]}..., so which text each belongs to is unknown; "
-            "set batch_size=1 or update the server"
-            if count > 1
-            else f"{url} numbered the only vector {indexes[0]!r} instead of 0; update the server"
-        )
-    vectors = [_vector(entry.get("embedding"), url=url) for entry in entries]
-    lengths = sorted({len(vector) for vector in vectors})
-    if len(lengths) > 1 or lengths[0] == 0:
-        raise ServerError(
-            f"{url} returned vectors of lengths {lengths} in one answer; its answers cannot be used"
-        )
-    rows = np.empty((count, lengths[0]), dtype=np.float32)
-    rows[indexes] = vectors
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        raise ServerError(
-            f"{url} returned NaN or infinity for {int((~finite).sum())} of {count} texts; run the model in "
-            "bfloat16 or float32 instead of float16"
-        )
-    return rows
-
-
-def _vector(value: Any, *, url: str) -> np.ndarray:  # noqa: ANN401 - JSON
-    try:
-        if isinstance(value, str):
-            return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4")
-        # JSON has no NaN: some servers write null.
-        vector = np.array([math.nan if number is None else number for number in value], dtype=np.float32)
-    except (binascii.Error, ValueError, TypeError, OverflowError) as error:
-        raise ServerError(
-            f"{url} returned an embedding that is neither base64 nor numbers: {error}"
-        ) from error
-    if vector.ndim != 1:
-        raise ServerError(
-            f"{url} returned an embedding of shape {vector.shape} instead of a list of numbers; a server that returns "
-            "one vector per token must be started with pooling"
-        )
-    return vector
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
