@@ -128,5 +128,12 @@ class Engine(ABC):
         """Release connections or device memory, once; the default has none."""
 
 
+def windows_by_length(texts: Sequence[str], size: int) -> Iterator[np.ndarray]:
+    """Positions of `texts`, `size` at a time: of like length together, the longest first, so memory fails early."""
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
 def _same(block: Block) -> Block:
     return block

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from toolkit.embedding.engine import Engine
+from toolkit.embedding.engine import Engine, windows_by_length
 from toolkit.embedding.protocol import Block
 from toolkit.embedding.server_identity import PROBES
 from toolkit.errors import VectorError
@@ -51,9 +51,7 @@ class FunctionEmbedder(Engine):
         return self._space
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
+        for places in windows_by_length(texts, _BATCH):
             yield places, self._rows([texts[i] for i in places])
 
     def _rows(self, texts: list[str]) -> np.ndarray:

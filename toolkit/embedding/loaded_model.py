@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.embedding.checkpoint import prompts_of
-from toolkit.embedding.engine import Engine
+from toolkit.embedding.engine import Engine, windows_by_length
 from toolkit.embedding.local import library_versions
 from toolkit.embedding.protocol import Block
 from toolkit.space import EmbeddingSpace
@@ -52,9 +52,7 @@ class LoadedModelEmbedder(Engine):
         return self._space
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
+        for places in windows_by_length(texts, _BATCH):
             yield places, self._rows([texts[i] for i in places])
 
     def _rows(self, texts: list[str]) -> np.ndarray:

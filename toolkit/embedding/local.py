@@ -18,7 +18,7 @@ import numpy as np
 from toolkit.embedding.checkpoint import Checkpoint, find_checkpoint
 from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.cpu import cpu_instructions
-from toolkit.embedding.engine import Engine
+from toolkit.embedding.engine import Engine, windows_by_length
 from toolkit.embedding.eos_token import check_end_token
 from toolkit.embedding.protocol import Block
 from toolkit.embedding.tokens import TokenizerFile
@@ -127,10 +127,7 @@ class SentenceTransformersEmbedder(Engine):
         return None if backend is None else TokenizerFile(backend.to_str())
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
-        # Texts of like length together, the longest first: if memory fails, it fails early.
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        for start in range(0, len(order), _WINDOW_TEXTS):
-            window = order[start : start + _WINDOW_TEXTS]
+        for window in windows_by_length(texts, _WINDOW_TEXTS):
             chosen = [texts[i] for i in window]
             if self._tokenizer is None:
                 yield window, normalize(self._forward(self._features(chosen)))
