@@ -39,8 +39,10 @@ def judged(results: Results) -> pd.DataFrame:
         full = reference(rows, metric)
         if not full[metric] > 0:
             continue  # nothing relevant was found at all: there is no quality to keep
-        found = queries_of(results, metric, full["setting"], values).alone(KEEP)
-        for place, key in exact_rows(rows)["setting"].items():
+        exact = exact_rows(rows)["setting"]
+        shorter = exact.drop(full.name).tolist()
+        found = queries_of(results, metric, full["setting"], values).alone(shorter, KEEP)
+        for place, key in exact.items():
             frame.loc[place, "keeps_alone"] = found.get(key, "proven")
     return frame
 

@@ -8,7 +8,7 @@ others the rankings tell what can be lost at most. Knows no price and no sentenc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -106,14 +106,15 @@ class Queries:
         family = one_family(PValues(**found), keep=keep, alpha=alpha, groups=self.groups.tolist())
         return dict(zip(self.settings, family, strict=True))
 
-    def alone(self, keep: float, *, alpha: float = ALPHA) -> dict[str, Grade | None]:
-        """The grade at which the labelled queries show each setting to keep the quality, tested by itself."""
-        if self.plain is None or not self.settings:
-            return dict.fromkeys(self.settings)
-        found = p_values(self.plain, self.pool, keep=keep, alpha=alpha)
+    def alone(self, settings: Sequence[str], keep: float, *, alpha: float = ALPHA) -> dict[str, Grade | None]:
+        """The grade at which the labelled queries show each of some settings to keep the quality, tested by itself."""
+        if self.plain is None or not settings:
+            return dict.fromkeys(settings)
+        judged, pool = self._plain_of(*settings)
+        found = p_values(judged, pool, keep=keep, alpha=alpha)
         return {
             setting: "proven" if proven <= alpha else "likely" if likely <= alpha else None
-            for setting, proven, likely in zip(self.settings, found.proven, found.likely, strict=True)
+            for setting, proven, likely in zip(settings, found.proven, found.likely, strict=True)
         }
 
     def retained_at_least(self, setting: str, grade: Grade) -> float:
@@ -123,28 +124,26 @@ class Queries:
         judged, pool, at = self._about(setting)
         if judged is None or at is None:
             return 0.0
-        return retained_at_least(judged.column(at), pool and pool.column(at), grade=grade)
+        return retained_at_least(judged.columns([at]), pool and pool.columns([at]), grade=grade)
 
     def labels_needed(self, setting: str, keep: float) -> tuple[int, int | None] | None:
         """How many labelled queries would decide on a setting, as a range; None if nothing can be said."""
         if self.plain is None or self.labelled < 2:
             return None
-        at = self.settings.index(setting)
-        return queries_needed(
-            self.plain.column(at), self.pool and self.pool.column(at), keep=keep, alpha=self._first_level
-        )
+        judged, pool = self._plain_of(setting)
+        return queries_needed(judged, pool, keep=keep, alpha=self._first_level)
 
     def draws_needed(self, setting: str, keep: float) -> tuple[int, int | None] | None:
         """How many queries would, if they are drawn where this setting can lose; planned on the labelled ones."""
         if self.plain is None or self.labelled < 2 or self.pool is None or self.plain.most_lost is None:
             return None
-        at = self.settings.index(setting)
-        own, others = self.plain.most_lost[:, [at]], self.pool.most_lost[:, [at]]
+        at = [self._places[setting]]
+        own, others = self.plain.most_lost[:, at], self.pool.most_lost[:, at]
         density = draw_density(own, others)
         # A draw of the labelled queries by their density: what judging such queries would have given.
         often = np.random.default_rng(0).choice(len(density), size=len(density), p=density / density.sum())
         sample = Judged(
-            self.plain.scores[often][:, [at]],
+            self.plain.scores[often][:, at],
             self.plain.reference[often],
             own[often],
             density=density[often],
@@ -156,6 +155,11 @@ class Queries:
     def _first_level(self) -> float:
         """As strict as Holm's first step over the family, which a plan must be able to pass."""
         return ALPHA / len(np.unique(self.groups))
+
+    def _plain_of(self, *settings: str) -> tuple[Judged, Pool | None]:
+        """The labelled queries' evidence on some settings alone."""
+        at = [self._places[setting] for setting in settings]
+        return self.plain.columns(at), self.pool and self.pool.columns(at)
 
     def _about(self, setting: str) -> tuple[Judged | None, Pool | None, int | None]:
         """The evidence on a setting, and its column there; None for the reference's own."""
@@ -289,8 +293,7 @@ def _with_draws(queries: Queries, one: Round, rankings: _Rankings) -> Queries:
     pool_places = rankings.places(_index(design.query_ids))
     drawn_places = rankings.places(_index(one.query_ids))
     pool_bounds = rankings.most_lost[np.ix_(pool_places, places)]
-    density = np.ones(len(rankings.query_ids))
-    density[:] = draw_density(rankings.most_lost[:, places], pool_bounds)
+    density = draw_density(rankings.most_lost[:, places], pool_bounds)
     density[pool_places] = len(design.query_ids) * design.probabilities
     plain, draws = queries.plain, len(one.query_ids)
     count = 0 if plain is None else len(plain.scores)
@@ -311,18 +314,7 @@ def _with_draws(queries: Queries, one: Round, rankings: _Rankings) -> Queries:
             clusters = np.concatenate([plain.clusters, plain.clusters.max() + 1 + np.arange(draws)])
     judged = Judged(scores, reference, rankings.most_lost[np.ix_(own, places)], clusters, mixed[own])
     pool = Pool(rankings.most_lost[:, places], density=mixed)
-    return Queries(
-        queries.metric,
-        queries.reference,
-        queries.settings,
-        queries.groups,
-        plain,
-        queries.pool,
-        judged,
-        pool,
-        tuple(places),
-        draws,
-    )
+    return replace(queries, drawn=judged, drawn_pool=pool, in_question=tuple(places), draws=draws)
 
 
 def _index(query_ids: Sequence[str]) -> pd.Index:

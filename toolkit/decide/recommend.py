@@ -254,6 +254,16 @@ class _Search:
         return -1.0 if np.isnan(found) else found
 
     def _offer(self, key: str) -> Candidate:
+        """A setting as it is offered; its bounds take long, and the same few settings are asked for again and again."""
+        if key not in self._offers:
+            self._offers[key] = self._candidate(key)
+        return self._offers[key]
+
+    @cached_property
+    def _offers(self) -> dict[str, Candidate]:
+        return {}
+
+    def _candidate(self, key: str) -> Candidate:
         row = self.table[self.table["setting"] == key].iloc[0]
         tested = self.tested.get(key)
         return Candidate(

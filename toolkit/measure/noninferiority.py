@@ -75,10 +75,10 @@ class Judged:
         """(n,) what each query counts for in a mean over all queries."""
         return np.ones(len(self.scores)) if self.density is None else 1.0 / self.density
 
-    def column(self, at: int) -> Judged:
-        """One setting of them."""
-        lost = None if self.most_lost is None else self.most_lost[:, at : at + 1]
-        return replace(self, scores=self.scores[:, at : at + 1], most_lost=lost)
+    def columns(self, which: Sequence[int]) -> Judged:
+        """Some settings of them."""
+        lost = None if self.most_lost is None else self.most_lost[:, which]
+        return replace(self, scores=self.scores[:, which], most_lost=lost)
 
     def margins(self, keep: float) -> np.ndarray:
         """(units, settings) by how much each unit keeps more than asked for; a unit is a query or a cluster.
@@ -110,9 +110,9 @@ class Pool:
     clusters: np.ndarray | None = None
     density: np.ndarray | None = None
 
-    def column(self, at: int) -> Pool:
-        """One setting of them."""
-        return replace(self, most_lost=self.most_lost[:, at : at + 1])
+    def columns(self, which: Sequence[int]) -> Pool:
+        """Some settings of them."""
+        return replace(self, most_lost=self.most_lost[:, which])
 
 
 @dataclass(frozen=True)

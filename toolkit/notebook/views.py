@@ -59,7 +59,7 @@ class RecommendationView(Recommendation):
         """
         from toolkit.deploy.code import code_for
 
-        chosen = getattr(self, "advised", self.choice) or self.reference
+        chosen = self.advised or self.reference
         return code_for(Setting.parse(chosen.setting), embedder=self.embedder, target=target, k=k)
 
     def _repr_html_(self) -> str:
