@@ -27,12 +27,12 @@ class Unseen:
 
     share, lost : (m, settings), both rising from 0: the members with the largest bounds, up to `share` of all of
         them, lose `lost` of the mean at most. None if nothing is known: then all of it at `worst`.
-    worst : the largest loss of any member.
+    worst : the largest loss of any member, one for all columns or, where no bound is known, (settings,).
     outside : of how many members drawn from the population the bounds are known; the population may hold others,
         whose loss is `worst`. None if they are known of all.
     """
 
-    worst: float
+    worst: float | np.ndarray
     share: np.ndarray | None = None
     lost: np.ndarray | None = None
     outside: int | None = None
@@ -63,7 +63,7 @@ class Unseen:
     def losses(self, share: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
         """(shares, cases) what a share of the population may lose, and the (cases,) weight of each case."""
         if self.share is None or self.lost is None:
-            return share[:, None] * self.worst, np.ones(1)
+            raise ValueError("no bounds are known, so all of the unseen is at its worst")
         at, total = self.share[:, column], self.lost[:, column]
         if self.outside is None:
             return np.interp(share, at, total)[:, None], np.ones(1)
@@ -82,7 +82,13 @@ def p_not_positive(
     weight : each observation stands for that many.
     level : p-values above it are of no interest and may come out too small, though not below it.
     """
-    sample = dirichlet_tail(values, weight=weight)
+    if unseen.share is None:
+        # All that is unseen has one value, so it is one more observation, and no share need be integrated over.
+        last = np.broadcast_to(-np.asarray(unseen.worst), (1, values.shape[1]))
+        count = np.append(np.full(len(values), weight), 1.0)
+        return dirichlet_tail(np.vstack([values, last]), count=count)
+    weights = np.full(len(values), weight)
+    sample = dirichlet_tail(values, count=weights)
     p = np.ones(values.shape[1])
     share, mass = _share_unseen(len(values) * weight, panels=400, nodes=3)
     for column in range(values.shape[1]):
@@ -91,16 +97,16 @@ def p_not_positive(
             continue
         lost, cases = unseen.losses(share, column)
         needed = lost / (1.0 - share[:, None])
-        p[column] = max(p[column], mass @ (_below(values[:, column], needed, weight) @ cases))
+        p[column] = max(p[column], mass @ (_below(values[:, column], needed, weights) @ cases))
     return np.clip(p, 0.0, 1.0)
 
 
-def _below(values: np.ndarray, thresholds: np.ndarray, weight: float) -> np.ndarray:
+def _below(values: np.ndarray, thresholds: np.ndarray, count: np.ndarray) -> np.ndarray:
     """P(weighted mean of (n,) values <= threshold) at each of the thresholds."""
-    spread = values.std() / np.sqrt(len(values) * weight)
+    spread = values.std() / np.sqrt(count.sum())
     top = max(values.mean() + 8.0 * spread, 1e-12)
     grid = np.linspace(0.0, top, _THRESHOLDS)
-    tails = dirichlet_tail(values[:, None] - grid, weight=weight)
+    tails = dirichlet_tail(values[:, None] - grid, count=count)
     tails[-1] = 1.0
     return np.exp(np.interp(thresholds, grid, np.log(np.maximum(tails, _LOG_TINY)), right=0.0))
 
@@ -116,11 +122,11 @@ def _share_unseen(observations: float, *, panels: int, nodes: int) -> tuple[np.n
     return -np.expm1(-exponent / observations), mass
 
 
-def dirichlet_tail(x: np.ndarray, *, weight: float = 1.0) -> np.ndarray:
-    """P(sum w_i x_i <= 0) for w ~ Dirichlet(1, .., 1), of each column of (n, settings).
+def dirichlet_tail(x: np.ndarray, *, count: np.ndarray) -> np.ndarray:
+    """P(sum w_i x_i <= 0) for w ~ Dirichlet(count), of each column of (n, settings); observation i stands for count_i.
 
-    Dirichlet weights are exponential variates over their sum, and the sum does not change the sign: a
-    tail of a linear combination of exponentials, whose cumulant function is -sum log(1 - t x). The tail
+    Dirichlet weights are gamma variates over their sum, and the sum does not change the sign: a tail of a
+    linear combination of those, whose cumulant function is -sum of count x log(1 - t x). The tail
     by Lugannani & Rice (1980); exact enough that no resampling noise limits Holm's small levels.
     """
     from scipy.special import ndtr
@@ -130,20 +136,20 @@ def dirichlet_tail(x: np.ndarray, *, weight: float = 1.0) -> np.ndarray:
     usable = np.flatnonzero((smallest < 0) & (largest > 0))  # otherwise no weights change the sign
     if not usable.size:
         return p
-    x = x[:, usable]
+    x, count = x[:, usable], count[:, None]
     low, high = 1.0 / smallest[usable], 1.0 / largest[usable]
     t = (low + high) / 2
     for step in range(_BISECTIONS + _NEWTON):
         scaled = x / (1.0 - t * x)
-        slope = scaled.sum(axis=0)
+        slope = (count * scaled).sum(axis=0)
         low, high = np.where(slope > 0, low, t), np.where(slope > 0, t, high)
         t = (low + high) / 2
         if step >= _BISECTIONS:
-            near = np.where(slope > 0, high, low) - slope / (scaled**2).sum(axis=0)
+            near = np.where(slope > 0, high, low) - slope / (count * scaled**2).sum(axis=0)
             t = np.where((near > low) & (near < high), near, t)
     scaled = x / (1.0 - t * x)
-    second, third = weight * (scaled**2).sum(axis=0), 2.0 * weight * (scaled**3).sum(axis=0)
-    cumulant = -weight * np.log1p(-t * x).sum(axis=0)
+    second, third = (count * scaled**2).sum(axis=0), (2.0 * count * scaled**3).sum(axis=0)
+    cumulant = -(count * np.log1p(-t * x)).sum(axis=0)
     w = np.sign(t) * np.sqrt(np.maximum(-2.0 * cumulant, 0.0))
     u = t * np.sqrt(second)
     central = np.abs(w) < 1e-4  # the two terms cancel there; their limit at the mean

@@ -33,7 +33,7 @@ POWER = 0.8
 KEEP = 0.99
 LIKELY_SHARE = 0.15
 TOTAL_LOSS = 0.9
-_HALVINGS = 20
+_HALVINGS = 24
 _MOST_QUERIES = 10_000_000
 _RESAMPLES = 24
 
@@ -189,7 +189,8 @@ def p_values(
     proven, likely = (
         p_not_positive(margins, _unseen(judged, pool, keep, grade), level=alpha) for grade in GRADES
     )
-    return PValues(judged.retained(), proven, likely, _p_loses(margins, judged, alpha))
+    loses = p_not_positive(-margins, _largest_gain(margins, judged), level=alpha)
+    return PValues(judged.retained(), proven, likely, loses)
 
 
 def one_family(
@@ -272,7 +273,7 @@ def _queries_needed(margins: np.ndarray, unseen: Unseen, judged: Judged, alpha: 
     keeps = margins.mean() > 0
     towards = margins if keeps else -margins
     if not keeps:
-        unseen = _largest_seen(towards[:, None], judged)[0]
+        unseen = _largest_gain(margins[:, None], judged)
     spread, bad_luck, n = towards.std(), float(ndtri(power)), len(towards)
 
     def decided(queries: int) -> bool:
@@ -316,19 +317,10 @@ def _unseen(judged: Judged, pool: Pool | None, keep: float, grade: Grade) -> Uns
     return Unseen.from_bounds(lost, worst=ceiling, density=density, outside=outside)
 
 
-def _p_loses(margins: np.ndarray, judged: Judged, alpha: float) -> np.ndarray:
-    """(settings,) p-values against "keeps", if no query gains more than the largest gain seen."""
-    return np.array(
-        [
-            p_not_positive(-margins[:, at : at + 1], unseen, level=alpha)[0]
-            for at, unseen in enumerate(_largest_seen(-margins, judged))
-        ]
-    )
-
-
-def _largest_seen(lacking: np.ndarray, judged: Judged) -> list[Unseen]:
+def _largest_gain(margins: np.ndarray, judged: Judged) -> Unseen:
+    """What the unseen can speak for a setting at most, if no query gains more than the largest gain seen."""
     most = LIKELY_SHARE * float(judged.weights.max()) * _largest_cluster(judged.clusters)
-    return [Unseen(min(most, gain)) for gain in np.maximum(-lacking.min(axis=0), 0.0)]
+    return Unseen(np.clip(margins.max(axis=0), 0.0, most))
 
 
 def _by_cluster(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
