@@ -56,15 +56,13 @@ def test_relevant_documents_are_never_most_of_a_part():
 
 def test_a_sweep_measures_quality_at_parts_and_the_reference_keeps_all(tmp_path):
     data = topics(2_000)
-    results = sweep_into(
-        tmp_path / "out",
-        tmp_path / "cache",
-        data=data,
-        dims=[32],
-        precisions=["float32", "binary"],
-        indexes=["Flat", "IVF8"],
-        timing={"queries": 2, "rounds": 1, "threads": [1], "fractions": [0.5]},
-    )
+    plan = {
+        "dims": [32],
+        "precisions": ["float32", "binary"],
+        "indexes": ["Flat", "IVF8"],
+        "timing": {"queries": 2, "rounds": 1, "threads": [1], "fractions": [0.5]},
+    }
+    results = sweep_into(tmp_path / "out", tmp_path / "cache", data=data, **plan)
     table = Results.load(tmp_path / "out").by_size
     pd.testing.assert_frame_equal(table, Results.load(tmp_path / "out").by_size)
     assert sorted(table["documents"].unique()) == [500, 1_000, 2_000]
@@ -83,15 +81,7 @@ def test_a_sweep_measures_quality_at_parts_and_the_reference_keeps_all(tmp_path)
     assert of_reference.is_monotonic_decreasing
     frame = trends.frame()
     assert list(frame.columns) == ["setting", "documents", "metric", "kept", "low", "high"]
-    again = sweep_into(
-        tmp_path / "out",
-        tmp_path / "cache",
-        data=data,
-        dims=[32],
-        precisions=["float32", "binary"],
-        indexes=["Flat", "IVF8"],
-        timing={"queries": 2, "rounds": 1, "threads": [1], "fractions": [0.5]},
-    )
+    again = sweep_into(tmp_path / "out", tmp_path / "cache", data=data, **plan)
     pd.testing.assert_frame_equal(again.by_size, table)
 
 

@@ -15,6 +15,11 @@ from toolkit.judge.design import FOLDER
 from toolkit.judge.simulated import answer_all
 
 FULL = "256 float32 Flat"
+PLAN = {
+    "dims": [64, 256],
+    "precisions": ["float32", "float16", "binary"],
+    "timing": {"queries": 3, "rounds": 1, "threads": [1]},
+}
 TOPICS = [
     "river",
     "bridge",
@@ -57,14 +62,7 @@ def swept(tmp_path_factory, docs):
         clusters=clusters,
     )
     out = tmp_path_factory.mktemp("queries") / "topics"
-    toolkit.sweep(
-        data=data,
-        out=out,
-        dims=[64, 256],
-        precisions=["float32", "float16", "binary"],
-        timing={"queries": 3, "rounds": 1, "threads": [1]},
-        progress=False,
-    )
+    toolkit.sweep(data=data, out=out, progress=False, **PLAN)
     return Results.load(out), data
 
 
@@ -128,14 +126,7 @@ def test_a_set_without_judgements_is_advised_on_in_terms_of_agreement(tmp_path, 
         docs, queries={f"q{i}": " ".join(text.split()[:4]) for i, text in enumerate(docs.values())}
     )
     out = tmp_path / "unjudged"
-    toolkit.sweep(
-        data=data,
-        out=out,
-        dims=[64, 256],
-        precisions=["float32", "float16", "binary"],
-        timing={"queries": 3, "rounds": 1, "threads": [1]},
-        progress=False,
-    )
+    toolkit.sweep(data=data, out=out, progress=False, **PLAN)
     found = recommend(Results.load(out), keep=0.95, prices=Prices(vcpu_usd=0.0))
     assert found.reference.quality == pytest.approx(1.0)
     assert found.advised.setting != FULL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from toolkit.conformance.subject import (
+    NORM_TOLERANCE,
     SAME_COSINE,
     TEXTS,
     Subject,
@@ -17,7 +18,6 @@ from toolkit.conformance.subject import (
 )
 from toolkit.wire.client_replies import error_dialect
 
-_NORM_TOLERANCE = 0.01
 _NOT_HONOURED = "dimensions are not honoured"
 
 
@@ -56,9 +56,9 @@ def dimension_norm(subject: Subject) -> Verdict:
         return skipped(_NOT_HONOURED)
     length = float(np.linalg.norm(cut[0].astype(np.float64)))
     full_length = float(np.linalg.norm(subject.alone()[0].astype(np.float64)))
-    if abs(full_length - 1) > _NORM_TOLERANCE:
+    if abs(full_length - 1) > NORM_TOLERANCE:
         return skipped("full vectors have another norm than 1 too")
-    if abs(length - 1) > _NORM_TOLERANCE:
+    if abs(length - 1) > NORM_TOLERANCE:
         return fail(f"a vector cut to {cut[0].shape[1]} has norm {length:.3f}: cut, and not normalized again")
     return ok(f"norm {length:.4f} at {cut[0].shape[1]}")
 

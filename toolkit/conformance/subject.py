@@ -25,6 +25,8 @@ TEXTS = (
 )
 # What 16-bit arithmetic in batches of other shapes still reaches (docs/log.md).
 SAME_COSINE = 0.999
+# How far from 1 the length of a normalized vector may be in 16-bit arithmetic.
+NORM_TOLERANCE = 0.01
 
 
 class Level(StrEnum):

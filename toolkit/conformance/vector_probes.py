@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from toolkit.conformance.subject import (
+    NORM_TOLERANCE,
     SAME_COSINE,
     TEXTS,
     Subject,
@@ -17,7 +18,6 @@ from toolkit.conformance.subject import (
 )
 from toolkit.vectors import normalize
 
-_NORM_TOLERANCE = 0.01  # of 16-bit arithmetic
 _LENGTHS_WORDS = (60, 120, 240, 480, 960)
 _LONG_WORDS = (1920, 3840, 7680)  # has brought a server down
 _ODD_TEXTS = (
@@ -60,7 +60,7 @@ def order(subject: Subject) -> Verdict:
 def norm(subject: Subject) -> Verdict:
     """Full vectors have norm 1."""
     norms = np.linalg.norm(subject.alone().astype(np.float64), axis=1)
-    if np.abs(norms - 1).max() > _NORM_TOLERANCE:
+    if np.abs(norms - 1).max() > NORM_TOLERANCE:
         return warn(f"norms of {norms.min():.3g} to {norms.max():.3g}: an inner product is no cosine")
     return ok(f"norms of {norms.min():.4f} to {norms.max():.4f}")
 

@@ -38,7 +38,7 @@ class CachedSpace:
 
 
 def cached_spaces(folder: Path) -> list[CachedSpace]:
-    """All spaces of a cache folder, the largest first; none where there is no folder."""
+    """All spaces of a cache folder, the largest first; an empty list if the folder does not exist."""
     found = [_space(manifest.parent) for manifest in folder.glob("*/space.json")]
     return sorted(found, key=lambda space: (-space.size_bytes, space.name))
 

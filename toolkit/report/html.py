@@ -53,7 +53,7 @@ class Page:
 
 def render(page: Page) -> str:
     """The report as HTML; every text from users is escaped."""
-    template = _templates().get_template("report.html.j2")
+    template = templates_of(_HERE).get_template("report.html.j2")
     metric = main_metric(page.frame)
     verdicts = set(page.frame["verdict"]) if "verdict" in page.frame else set()
     found = page.recommendation
@@ -86,7 +86,7 @@ def recommendation_html(found: Recommendation) -> str:
     """A recommendation as a fragment of a page; every text from users is escaped."""
     words: RecommendationText = recommendation_words(found)
     return (
-        _templates()
+        templates_of(_HERE)
         .get_template("recommendation.html.j2")
         .render(words=words, headed=True, lines=words.remarks)
     )
@@ -107,9 +107,10 @@ def _instructions(found: Recommendation) -> list[tuple[str, str, str]]:
     ]
 
 
-def _templates() -> Environment:
+def templates_of(folder: Path) -> Environment:
+    """The templates in a folder; all that they are given is escaped, and a name they lack is an error."""
     return Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
