@@ -75,6 +75,15 @@ def test_a_round_is_about_what_the_recommendation_leaves_undecided(results):
     assert list(session.design.query_ids) == names_set().query_ids[LABELLED:]
 
 
+def test_where_computing_makes_all_dear_those_that_need_less_memory_are_in_question(results):
+    slow = results.measurements.copy()
+    slow.loc[slow["setting"] != "256 float32 Flat", "qps_1_thread"] = 1e-3
+    found = judging_session(replace(results, measurements=slow), data=half_labelled(), keep=0.99)
+    small = slow.set_index("setting")["bytes_per_vector"]
+    assert found.design.settings
+    assert (small[list(found.design.settings)] < small["256 float32 Flat"]).all()
+
+
 def test_the_probabilities_are_those_of_the_folders_bounds(results):
     wanted = ["64 float32 Flat", "32 binary Flat"]
     design = judging_session(results, data=half_labelled(), settings=wanted).design

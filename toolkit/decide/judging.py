@@ -63,9 +63,13 @@ def _in_question(results: Results, wanted: Wanted) -> InQuestion:
         check_settings(wanted.settings, keys)
         return InQuestion(list(dict.fromkeys(wanted.settings)), reference, metric, keep)
     groups = results.same_ranking(metric)
-    cheaper = table.iloc[: keys.index(reference)]
-    cheaper = cheaper[(cheaper["setting"].map(groups) != groups[reference]).to_numpy()]
-    cheaper = cheaper[~cheaper["setting"].map(groups).duplicated().to_numpy()]
+    others = table[(table["setting"].map(groups) != groups[reference]).to_numpy()]
+    others = others[~others["setting"].map(groups).duplicated().to_numpy()]
+    cheaper = others[others.index < keys.index(reference)]
+    if not len(cheaper):
+        # Over few documents the price is computing, a matter of microseconds; memory is what grows with the corpus.
+        whole = table.loc[keys.index(reference), "bytes_per_vector"]
+        cheaper = others[others["bytes_per_vector"] < whole]
     undecided = cheaper[cheaper["verdict"] == "undecided"]
     # Where nothing is undecided, as by agreement alone, those that agree best are worth a person's time.
     likeliest = cheaper.loc[cheaper["retained"].nlargest(MOST_SETTINGS).index.sort_values()]
