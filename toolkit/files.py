@@ -54,6 +54,12 @@ def write_atomically(path: Path, payload: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file for people to read too, and the folders above it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - whatever a file holds
     """A stranger's JSON; raises ValueError for all that is wrong with it, nesting too deep for Python included."""
     return _parsed(json.loads, text)

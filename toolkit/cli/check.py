@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.options import DATA
+from toolkit.cli.options import DATA, ApiKeyEnv
 
 
 def check(
@@ -21,18 +21,14 @@ def check(
     data: Annotated[str | None, typer.Option(help=f"to tell what findings cost in nDCG@10: {DATA}")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write all findings here")] = None,
     risky: Annotated[bool, typer.Option("--risky", help="also send what could take the server down")] = False,
-    api_key_env: Annotated[
-        str | None, typer.Option(help="environment variable with the key, sent to this server only")
-    ] = None,
+    api_key_env: ApiKeyEnv = None,
     timeout_s: Annotated[float, typer.Option(help="of one request")] = 60.0,
 ) -> None:
     """Check a server; exit code 0 if nothing fails, 1 if something does, 2 if it could not be checked."""
-    import json
-
     from rich.console import Console
 
     from toolkit import check as run
-    from toolkit.files import write_atomically
+    from toolkit.files import write_json
 
     found = run(
         url,
@@ -44,10 +40,7 @@ def check(
         timeout_s=timeout_s,
     )
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            json_file, (json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()
-        )
+        write_json(json_file, found.to_dict())
     Console().print(found)
     if not found.conformant:
         raise typer.Exit(1)

@@ -58,6 +58,11 @@ EXAMPLES = {
         "toolkit bench encode --embedder local:Qwen/Qwen3-Embedding-0.6B --workload passages",
         "toolkit bench encode --workload queries --dims auto",
     ),
+    "bench serve": (
+        "toolkit bench serve http://127.0.0.1:30000/v1 --concurrency 1,8,32,128 --workload passages",
+        "toolkit bench serve http://127.0.0.1:30000/v1#my-model --rate 50,200 --dims 32,2560 --json speed.json",
+        "toolkit bench serve http://127.0.0.1:30000/v1 --concurrency 8 --texts-per-request 1,10,100,1000",
+    ),
 }
 
 

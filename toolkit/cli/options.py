@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from toolkit.errors import PlanError
+
+_Number = TypeVar("_Number", int, float)
 
 EMBEDDER = "static, local:<hub id or folder>, or http://host:port/v1#<model>"
 DATA = (
@@ -30,6 +34,12 @@ def complete_data(incomplete: str) -> list[str]:
 
 
 Embedder = Annotated[str, typer.Option(help=EMBEDDER, autocompletion=complete_embedder)]
+ApiKeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        help="environment variable with the key, sent to the server that is named here and to no other"
+    ),
+]
 Folder = Annotated[Path, typer.Argument(help="results folder that toolkit sweep wrote")]
 
 
@@ -38,3 +48,13 @@ def listed(values: Sequence[str] | None) -> list[str] | None:
     if not values:
         return None
     return [part.strip() for value in values for part in value.split(",")]
+
+
+def numbers(option: str, values: Sequence[str], kind: type[_Number]) -> tuple[_Number, ...]:
+    """The numbers of a repeatable option, also between commas; raises PlanError for anything else."""
+    words = listed(values) or []
+    try:
+        return tuple(kind(word) for word in words)
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise PlanError(f"{option} {','.join(words)} cannot be read; write {what} between commas") from None
