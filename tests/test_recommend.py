@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.decide.cost import Footprint, Prices, monthly_cost, parse_count, read_prices
-from toolkit.decide.recommend import recommend
+from toolkit.decide.recommend import Evidence, recommend
+from toolkit.decide.recommendation import Constraints
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.plan import make_plan
 from toolkit.experiment.results import PER_QUERY, SCALING, Results
@@ -486,3 +487,42 @@ def test_bad_input(toy, tmp_path):
     short = Results(toy.folder, toy.plan, {}, toy.measurements[toy.measurements["precision"] == "int8"])
     with pytest.raises(ResultsError, match="no exact full-dimension search"):
         recommend(short)
+
+
+def test_proven_alone_counts_where_that_is_asked_for(tmp_path):
+    rows = {
+        FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0},
+        Setting(128): {"lost": 0.0, "bytes": 512, "p95_ms": 1.0},
+        Setting(64): {"lost": 0.3, "bytes": 256, "p95_ms": 0.5},
+    }
+    results = sweep_of(tmp_path / "toy", rows, queries=400)
+    evidence = Evidence.of(results)
+    for keep in (0.9, 0.99, 0.999):
+        proven = recommend(results, keep=keep, grade="proven")
+        either = recommend(results, keep=keep)
+        assert proven.likely is None
+        assert proven.advised.setting == either.choice.setting
+        assert proven.advised.verdict in ("reference", "keeps (proven)")
+        assert evidence.tested(keep) is evidence.tested(keep)
+    assert "no cheaper setting is proven to keep" in recommend(results, keep=1.0, grade="proven").headline
+    with pytest.raises(PlanError, match="grade 'sure' is not one of proven, likely"):
+        recommend(results, grade="sure")
+
+
+def test_evidence_read_once_answers_as_a_fresh_one_does(toy):
+    evidence = Evidence.of(toy, prices=STORAGE_ONLY)
+    for demand in (
+        {},
+        {"keep": 0.95},
+        {"keep": 0.95, "corpus_size": 1_000_000},
+        {"max_p95_ms": 1.0},
+        {"keep": 0.95, "max_bytes_per_vector": 2.0},
+    ):
+        constraints = Constraints("ndcg@10", **demand)
+        fresh = recommend(toy, prices=STORAGE_ONLY, **demand)
+        assert str(evidence.recommendation(constraints)) == str(fresh)
+        pd.testing.assert_frame_equal(evidence.recommendation(constraints).table, fresh.table)
+        brief = evidence.recommendation(constraints, brief=True)
+        assert brief.headline == fresh.headline
+        assert np.isnan(brief.reference.at_least)
+        assert "alike" not in brief.table

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.decide.at_size import at_size
+from toolkit.decide.at_size import SizedSetting
 from toolkit.decide.cost import MOST_BYTES_PER_S
 from toolkit.experiment.results import Results
 from toolkit.experiment.setting import Setting
@@ -75,7 +75,7 @@ def test_the_price_of_compute_follows_what_an_index_scans(folder):
     size = 10_000_000
     scanned, seconds, growth = [], [], []
     for row in results.measurements.to_dict("records"):
-        found = at_size(row, sized[row["setting"]], size=size, documents=documents, k=results.plan.k)
+        found = SizedSetting(row, sized[row["setting"]], documents, results.plan.k).at(size)
         work = Work.of_row(row, k=results.plan.k)
         there = work.at(size, measured=documents)
         read_bytes = there.compared(size) * there.bytes_each

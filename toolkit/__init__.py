@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from toolkit.embedding.protocol import Embedder
     from toolkit.experiment.plan import SweepPlan
     from toolkit.experiment.results import Results
+    from toolkit.measure.noninferiority import Grade
     from toolkit.notebook.views import ResultsView
     from toolkit.vectors import Vectors
 
@@ -309,6 +310,7 @@ def recommend(
     max_p95_ms: float | None = None,
     corpus_size: int | None = None,
     prices: Prices | None = None,
+    grade: Grade = "likely",
 ) -> Recommendation:
     """The cheapest setting of a sweep that keeps the quality asked for, with 95 % confidence.
 
@@ -318,6 +320,7 @@ def recommend(
     max_bytes_per_vector, max_p95_ms : limits, inclusive; None is none.
     corpus_size : documents to plan for; None is the measured corpus.
     prices : a `toolkit.decide.cost.Prices`; documented assumptions if not given.
+    grade : the least that counts as keeping the quality: ``likely``, or ``proven``.
 
     Raises PlanError for a demand that makes no sense, ResultsError for a folder that cannot be priced.
     """
@@ -330,6 +333,7 @@ def recommend(
         max_p95_ms=max_p95_ms,
         corpus_size=corpus_size,
         prices=prices,
+        grade=grade,
     )
 
 

@@ -72,7 +72,7 @@ def recommendation_headline(found: Recommendation) -> str:
     advised, what = found.advised, _asked(found)
     if advised is None:
         wanted = " and ".join(found.demand.constraints.values())
-        return f"{found.subject}: no measured setting is proven or likely to meet {wanted}"
+        return f"{found.subject}: no measured setting is {_grades(found)} to meet {wanted}"
     name = _named(found, advised)
     if advised.setting != found.reference.setting:
         grade = "proven" if advised.verdict == "keeps (proven)" else "likely"
@@ -84,7 +84,7 @@ def recommendation_headline(found: Recommendation) -> str:
         return told
     hope = found.undecided.offer
     tail = "" if hope is None else f"; the cheapest that might is {hope.setting}, and more queries would tell"
-    return f"{found.subject}: keep {name}; no cheaper setting is proven or likely to keep {what}{tail}"
+    return f"{found.subject}: keep {name}; no cheaper setting is {_grades(found)} to keep {what}{tail}"
 
 
 def _offers(found: Recommendation) -> list[tuple[str, Candidate]]:
@@ -100,6 +100,10 @@ def _offers(found: Recommendation) -> list[tuple[str, Candidate]]:
         if offer is not None and offer.setting != own:
             shown.setdefault(offer.setting, (name, offer))
     return [*shown.values(), ("reference", found.reference)]
+
+
+def _grades(found: Recommendation) -> str:
+    return "proven" if found.demand.grade == "proven" else "proven or likely"
 
 
 def _named(found: Recommendation, offer: Candidate) -> str:
@@ -231,7 +235,11 @@ def _open(found: Recommendation) -> list[str]:
             f"{_settling(doubt)}"
         )
     other = found.advised or found.reference
-    alike = found.table.loc[found.table["alike"], "setting"]
+    alike = (
+        found.table.loc[found.table["alike"], "setting"]
+        if "alike" in found.table
+        else found.table["setting"][:0]
+    )
     count = int((alike != other.setting).sum())
     if count:
         lines.append(

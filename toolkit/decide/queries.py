@@ -99,7 +99,11 @@ class Queries:
             return {}
         found = {name: np.full(len(self.settings), value) for name, value in _NOTHING.items()}
         if self.plain is not None:
-            _fill(found, slice(None), p_values(self.plain, self.pool, keep=keep, alpha=alpha))
+            # Settings that rank every query alike have one answer.
+            _, firsts, member = np.unique(self.groups, return_index=True, return_inverse=True)
+            pool = self.pool and self.pool.columns(firsts)
+            alone = p_values(self.plain.columns(firsts), pool, keep=keep, alpha=alpha)
+            _fill(found, np.arange(len(self.settings)), alone, member)
         if self.drawn is not None:
             places = list(self.in_question)
             _fill(found, places, p_values(self.drawn, self.drawn_pool, keep=keep, alpha=alpha))
@@ -216,9 +220,14 @@ def judged_metric(results: Results) -> str | None:
     return rounds[-1].design.metric if rounds else None
 
 
-def _fill(found: dict[str, np.ndarray], places: slice | list[int], these: PValues) -> None:
+def _fill(
+    found: dict[str, np.ndarray],
+    places: Sequence[int] | np.ndarray,
+    these: PValues,
+    member: np.ndarray | slice = slice(None),
+) -> None:
     for name, values in found.items():
-        values[places] = getattr(these, name)
+        values[places] = getattr(these, name)[member]
 
 
 def _fits(one: Round, queries: Queries) -> bool:

@@ -9,14 +9,15 @@ full-dimension float32 search, of several instructions the best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from toolkit.decide.at_size import priced
+from toolkit.decide.at_size import Pricing
 from toolkit.decide.cost import Prices
 from toolkit.decide.queries import Queries, judged_metric, queries_of
 from toolkit.decide.recommendation import (
@@ -31,11 +32,13 @@ from toolkit.decide.series import exact_rows, main_metric
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
 from toolkit.measure.metrics import described
-from toolkit.measure.noninferiority import KEEP, NonInferiority
+from toolkit.measure.noninferiority import KEEP, Grade, NonInferiority
 from toolkit.measure.statistics import indistinguishable, paired_differences
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
 
 _PROVEN = ("reference", "keeps (proven)")
 _NEEDED = (
@@ -60,6 +63,7 @@ def recommend(
     max_p95_ms: float | None = None,
     corpus_size: int | None = None,
     prices: Prices | None = None,
+    grade: Grade = "likely",
 ) -> Recommendation:
     """The cheapest setting of a sweep that meets a demand: the cheapest proven, and the cheapest likely.
 
@@ -69,6 +73,7 @@ def recommend(
     max_bytes_per_vector, max_p95_ms : limits, inclusive; None is none.
     corpus_size : documents to plan for; None is the measured corpus.
     prices : what memory, disk and computing cost; documented assumptions if not given.
+    grade : the least that counts as keeping the quality: ``likely``, or ``proven``.
 
     At another corpus size than the measured one, bytes follow from the sizes measured, and latency is
     extrapolated where the sweep timed three sizes or more (`fractions` of its timing plan).
@@ -82,27 +87,33 @@ def recommend(
         max_bytes_per_vector=max_bytes_per_vector,
         max_p95_ms=max_p95_ms,
         corpus_size=corpus_size,
+        grade=grade,
     )
-    return _Search.of(results, demand, prices or Prices()).recommendation()
+    return Evidence.of(results, metric=demand.metric, prices=prices).recommendation(demand)
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
-    """The measurements ready to be searched: `table` is ordered from the cheapest setting up."""
+class Evidence:
+    """What a sweep says about one metric at one set of prices, read once and asked as often as one likes.
 
-    demand: Constraints
+    What takes long is kept from one answer to the next: verdicts by share to keep, prices by corpus size, bounds by
+    setting.
+    """
+
+    metric: str
     prices: Prices
-    table: pd.DataFrame
     values: pd.DataFrame
     queries: Queries
-    documents: int
+    pricing: Pricing
     subject: str
     instructions: tuple[InstructionQuality, ...]
     notes: tuple[str, ...]
+    _found: dict[tuple[object, ...], object] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, results: Results, demand: Constraints, prices: Prices) -> _Search:
-        """Price every setting of a sweep and lay what the queries say beside it."""
+    def of(cls, results: Results, *, metric: str | None = None, prices: Prices | None = None) -> Evidence:
+        """Read a sweep; raises PlanError and ResultsError as `recommend` does."""
+        metric = _metric(results) if metric is None else metric
         measured = results.measurements
         missing = [column for column in _NEEDED if column not in measured]
         if missing:
@@ -110,22 +121,71 @@ class _Search:
                 f"the sweep has no {missing[0]}, so settings cannot be priced; "
                 "recommend needs a sweep over a retrieval set (builtin, beir:<folder>)"
             )
-        values = _per_query(results, demand.metric)
+        values = _per_query(results, metric)
         reference = _reference(measured, values)
         exact = measured[measured["setting"] == reference].iloc[0]
         documents = round(float(exact["index_bytes"] / exact["bytes_per_vector"]))
-        table, notes = priced(measured, demand, prices, results.scaling, documents, results.plan.k)
+        prices = prices or Prices()
         return cls(
-            demand,
+            metric,
             prices,
-            table,
             values,
-            queries_of(results, demand.metric, reference, values),
-            documents,
+            queries_of(results, metric, reference, values),
+            Pricing.of(measured, prices, results.scaling, documents, results.plan.k),
             " · ".join(str(exact[name]) for name in ("dataset", "model") if name in measured),
             _instructions(measured, values, reference) if len(values) else (),
-            (*notes, *results.notes),
+            tuple(results.notes),
         )
+
+    @property
+    def documents(self) -> int:
+        """The measured corpus."""
+        return self.pricing.documents
+
+    def recommendation(self, demand: Constraints, *, brief: bool = False) -> Recommendation:
+        """Answer a demand on this metric, and the questions around it.
+
+        brief : leave out what takes long: the bounds of each share kept (nan), the queries that would decide (None)
+            and the column ``alike`` of the table.
+        """
+        table, notes = self.kept("priced", self.pricing.at, demand.corpus_size or self.documents)
+        return _Search(self, demand, table, (*notes, *self.notes), brief).recommendation()
+
+    def kept(self, name: str, find: Callable[..., T], *arguments: object) -> T:
+        """What `find` gives for these arguments, found once."""
+        key = (name, *arguments)
+        if key not in self._found:
+            self._found[key] = find(*arguments)
+        return cast("T", self._found[key])
+
+    def tested(self, keep: float) -> dict[str, NonInferiority]:
+        """What the queries say about every setting but the reference: one family."""
+        return self.kept("tested", self.queries.tested, keep)
+
+    def quality(self, key: str) -> float:
+        """The metric's mean at a setting; nan where nobody knows it."""
+        return self.kept("quality", self.queries.quality, key)
+
+    def alike(self, against: str, keys: tuple[str, ...]) -> np.ndarray:
+        """(settings,) whether each one's quality cannot be told apart from that of one of them."""
+        if not len(self.values):
+            return np.zeros(len(keys), dtype=bool)
+        return indistinguishable(self.values[list(keys)].to_numpy(), self.values[against].to_numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """One demand held against the evidence: `table` is ordered from the cheapest setting up."""
+
+    evidence: Evidence
+    demand: Constraints
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+    brief: bool
+
+    @property
+    def queries(self) -> Queries:
+        return self.evidence.queries
 
     @property
     def reference(self) -> str:
@@ -141,9 +201,9 @@ class _Search:
         likely = advised if advised is not None and advised.setting != proven else None
         return Recommendation(
             demand=self.demand,
-            prices=self.prices,
-            subject=self.subject or "this sweep",
-            documents=self.documents,
+            prices=self.evidence.prices,
+            subject=self.evidence.subject or "this sweep",
+            documents=self.evidence.documents,
             labelled=self.queries.labelled,
             unlabelled=self.queries.unlabelled,
             judged=self.queries.draws,
@@ -155,15 +215,14 @@ class _Search:
             runner_up=runner_up,
             relaxed=self._costs(advised) if advised else self._nearest(),
             undecided=self._undecided(advised),
-            instructions=self.instructions,
+            instructions=self.evidence.instructions,
             notes=self.notes,
             table=self._judged(advised.setting if advised else self.reference),
         )
 
     @cached_property
     def tested(self) -> dict[str, NonInferiority]:
-        """What the queries say about every setting but the reference: one family."""
-        return self.queries.tested(self.demand.keep)
+        return self.evidence.tested(self.demand.keep)
 
     def _verdict(self, key: str) -> str:
         return "reference" if key == self.reference else self.tested[key].verdict
@@ -184,7 +243,7 @@ class _Search:
     def _meeting(self, demand: Constraints, *, any_quality: bool = False) -> list[str]:
         if any_quality:
             return self.table["setting"].to_numpy()[self._within(demand)].tolist()
-        return [key for key in self._in_question(demand) if key == self.reference or self.tested[key].keeps]
+        return [key for key in self._in_question(demand) if self._verdict(key) in self.demand.verdicts]
 
     def _without(self, constraint: str) -> list[str]:
         if constraint == "keep":
@@ -229,12 +288,11 @@ class _Search:
         if not hopeful:
             return Undecided(len(open_ones), None, None, None)
         keep = self.demand.keep
-        return Undecided(
-            len(open_ones),
-            self._offer(hopeful[0]),
-            self.queries.labels_needed(hopeful[0], keep),
-            self.queries.draws_needed(hopeful[0], keep),
-        )
+        labels = draws = None
+        if not self.brief:
+            labels = self.evidence.kept("labels", self.queries.labels_needed, hopeful[0], keep)
+            draws = self.evidence.kept("draws", self.queries.draws_needed, hopeful[0], keep)
+        return Undecided(len(open_ones), self._offer(hopeful[0]), labels, draws)
 
     def _judged(self, against: str) -> pd.DataFrame:
         keys = self.table["setting"].tolist()
@@ -244,37 +302,33 @@ class _Search:
         for p in ("p_proven", "p_likely"):
             table[p] = [getattr(self.tested[key], p) if key in self.tested else np.nan for key in keys]
         table["verdict"] = [self._verdict(key) for key in keys]
-        table["alike"] = False
-        if len(self.values):
-            table["alike"] = indistinguishable(self.values[keys].to_numpy(), self.values[against].to_numpy())
+        table["quality"] = [self.evidence.quality(key) for key in keys]
+        if not self.brief:
+            table["alike"] = self.evidence.kept("alike", self.evidence.alike, against, tuple(keys))
         return table
 
     def _quality(self, key: str) -> float:
-        found = self.queries.quality(key)
+        found = self.evidence.quality(key)
         return -1.0 if np.isnan(found) else found
 
+    def _at_least(self, key: str, grade: Grade) -> float:
+        return (
+            np.nan if self.brief else self.evidence.kept("bound", self.queries.retained_at_least, key, grade)
+        )
+
     def _offer(self, key: str) -> Candidate:
-        """A setting as it is offered; its bounds take long, and the same few settings are asked for again and again."""
-        if key not in self._offers:
-            self._offers[key] = self._candidate(key)
-        return self._offers[key]
-
-    @cached_property
-    def _offers(self) -> dict[str, Candidate]:
-        return {}
-
-    def _candidate(self, key: str) -> Candidate:
+        """A setting as it is offered."""
         row = self.table[self.table["setting"] == key].iloc[0]
         tested = self.tested.get(key)
         return Candidate(
             setting=key,
             instruction=row["instruction"],
-            quality=self.queries.quality(key),
+            quality=self.evidence.quality(key),
             retained=1.0 if tested is None else tested.retained,
             verdict=self._verdict(key),
             p=tested.p_likely if tested is not None else None,
-            at_least=self.queries.retained_at_least(key, "proven"),
-            likely_at_least=self.queries.retained_at_least(key, "likely"),
+            at_least=self._at_least(key, "proven"),
+            likely_at_least=self._at_least(key, "likely"),
             bytes_per_vector=float(row["bytes_per_vector"]),
             p95_ms=float(row["p95_ms"]),
             latency=row["latency"],

@@ -14,6 +14,7 @@ from toolkit.decide.cost import MonthlyCost, Prices
 from toolkit.decide.wording import percent
 from toolkit.errors import PlanError
 from toolkit.measure.metrics import described
+from toolkit.measure.noninferiority import GRADES, KEEPS, Grade
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ class Constraints:
     keep : share of the reference's quality.
     max_bytes_per_vector, max_p95_ms : limits, inclusive; None is none.
     corpus_size : documents to plan for; None is the measured corpus.
+    grade : the least that counts as keeping the quality.
     """
 
     metric: str
@@ -34,6 +36,7 @@ class Constraints:
     max_bytes_per_vector: float | None = None
     max_p95_ms: float | None = None
     corpus_size: int | None = None
+    grade: Grade = "likely"
 
     def __post_init__(self) -> None:
         if not 0.0 < _number("keep", self.keep) <= 1.0:
@@ -45,6 +48,13 @@ class Constraints:
             value = getattr(self, name)
             if value is not None and not _number(name, value) > 0:
                 raise PlanError(f"{name} {value} must be above 0")
+        if self.grade not in GRADES:
+            raise PlanError(f"grade {self.grade!r} is not one of {', '.join(GRADES)}")
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The verdicts that count as keeping the quality."""
+        return ("reference", *(KEEPS if self.grade == "likely" else KEEPS[:1]))
 
     @property
     def constraints(self) -> dict[str, str]:
@@ -140,7 +150,7 @@ class Recommendation:
     relaxed : for each constraint what it costs, or, where nothing meets all, the nearest setting that
     meets the others.
     instructions : what each one gives, the best first; empty where one was measured.
-    table : one row per setting: cost, bytes, latency, within the limits or not, p-values and verdict, and
+    table : one row per setting: quality, cost, bytes, latency, within the limits or not, p-values and verdict, and
     ``alike``: whether its quality cannot be told apart from that of the advised one (the reference's without one).
     """
 

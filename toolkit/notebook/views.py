@@ -25,7 +25,7 @@ from toolkit.errors import PlanError, require_package
 from toolkit.experiment.results import Results
 from toolkit.experiment.setting import Setting
 from toolkit.measure.metrics import described
-from toolkit.measure.noninferiority import KEEP
+from toolkit.measure.noninferiority import KEEP, Grade
 from toolkit.report.kinds import draw, possible_kinds
 from toolkit.report.write import write_report
 
@@ -100,6 +100,7 @@ class ResultsView:
         max_p95_ms: float | None = None,
         corpus_size: int | None = None,
         prices: Prices | None = None,
+        grade: Grade = "likely",
     ) -> RecommendationView:
         """The cheapest setting within limits; see toolkit.recommend."""
         return RecommendationView.of(
@@ -111,6 +112,7 @@ class ResultsView:
                 max_p95_ms=max_p95_ms,
                 corpus_size=corpus_size,
                 prices=prices,
+                grade=grade,
             ),
             embedder=_spec_of(self.results),
         )
