@@ -22,9 +22,8 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.open import open_embedder
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
-from toolkit.errors import PlanError, ResultsError
+from toolkit.errors import PlanError
 from toolkit.experiment.environment import hardware, versions
-from toolkit.experiment.plan import OBJECT_SPEC
 from toolkit.experiment.results import Results
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import writing
@@ -102,7 +101,7 @@ def scale_test(
     there = scaled_setting(measured, documents, measured=corpus_size)
     index_bytes = known.loc[setting, "index_bytes"] / corpus_size * documents
     index_bytes += bytes_added(measured, there, documents)
-    opened = embedder or _opened(results)
+    opened = embedder or open_embedder(results.embedder_spec)
     check_room(there, documents, opened.space.full_dim, index_bytes=index_bytes, folder=results.folder)
     others = list(distractors or ())[: documents - corpus_size]
     cache = cache or VectorCache()
@@ -136,16 +135,6 @@ def scale_test(
     del vectors
     shutil.rmtree(results.folder / _FOLDER, ignore_errors=True)
     return done
-
-
-def _opened(results: Results) -> Embedder:
-    spec = results.plan.embedder
-    if isinstance(spec, str) and spec.startswith(OBJECT_SPEC):
-        raise ResultsError(
-            f"{results.folder} was measured with {spec[len(OBJECT_SPEC) :]!r}, an object of a Python program: give it "
-            "again with embedder="
-        )
-    return open_embedder(spec)
 
 
 def _keep(path: Path, done: ScaleTest) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from toolkit.cli.options import DATA, Embedder
+from toolkit.cli.options import DATA, EMBEDDER, complete_embedder
 
 
 def serve(
-    embedder: Embedder = "static",
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{EMBEDDER}; else the sweep's of --setting, or static", autocompletion=complete_embedder
+        ),
+    ] = None,
+    setting: Annotated[
+        Path | None,
+        typer.Option(help="results folder whose recommended setting is served too, as NAME#recommended"),
+    ] = None,
     host: Annotated[str, typer.Option(help="to listen on; 0.0.0.0 is the whole network")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 30_000,
     served_model_name: Annotated[
@@ -34,6 +44,7 @@ def serve(
 ) -> None:
     """Serve an embedder: /v1/embeddings with dimensions, types, role and instruction in every request."""
     from toolkit.embedding.open import open_embedder
+    from toolkit.experiment.results import Results
     from toolkit.serve.run import serve as run
     from toolkit.serve.settings import ServeSettings, keys_from
 
@@ -42,6 +53,7 @@ def serve(
         port=port,
         names=tuple(served_model_name or ()),
         keys=keys_from(api_key_env),
+        results=setting,
         calibrate=calibrate,
         most_inputs=max_inputs,
         most_tokens=max_request_tokens,
@@ -49,4 +61,5 @@ def serve(
         most_body_bytes=max_body_mib * 2**20,
     )
     batching = {} if max_batch_tokens is None else {"batch_tokens": max_batch_tokens}
-    run(lambda: open_embedder(embedder, **batching), settings, announce=lambda line: print(line, flush=True))
+    chosen = embedder or (Results.load(setting).embedder_spec if setting else "static")
+    run(lambda: open_embedder(chosen, **batching), settings, announce=lambda line: print(line, flush=True))

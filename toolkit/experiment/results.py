@@ -25,12 +25,14 @@ from toolkit.experiment.folder import (
     read_manifest,
 )
 from toolkit.experiment.older import plan_of_today, rows_of_today, table_of_today
-from toolkit.experiment.plan import SweepPlan
+from toolkit.experiment.plan import OBJECT_SPEC, SweepPlan
 from toolkit.files import parse_json, parse_toml
 from toolkit.measure.metrics import described
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from toolkit.embedding.config import EmbedderConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,17 @@ class Results:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.resolve().name
+
+    @property
+    def embedder_spec(self) -> str | EmbedderConfig:
+        """What opens the embedder again; raises ResultsError if it was an object of a Python program."""
+        spec = self.plan.embedder
+        if isinstance(spec, str) and spec.startswith(OBJECT_SPEC):
+            raise ResultsError(
+                f"{self.folder} was measured with {spec[len(OBJECT_SPEC) :]!r}, an object of a Python program: give "
+                "it again with embedder="
+            )
+        return spec
 
     @property
     def labelled(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from toolkit.data.sets import RetrievalSet
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
+from toolkit.search.cut_rows import CutRows
+from toolkit.search.faiss.shared_builds import training_places
 from toolkit.space import Role
 from toolkit.vectors import truncate
 from toolkit.wire.codes import Ranges
@@ -44,6 +48,10 @@ class Calibration:
             found = self._ranges[dim] = Ranges.of(truncate(self._rows, dim))
         return found
 
+    def has(self, dim: int) -> bool:
+        """Whether the ranges at a dimension are there; computing them takes a while."""
+        return dim in self._ranges
+
     def about(self) -> dict[str, Any]:
         """As an answer names it."""
         return {"id": self.id, "source": self.source, "texts": len(self._rows)}
@@ -52,6 +60,29 @@ class Calibration:
         """As /v1/calibration gives it: what a client needs to read the codes."""
         ranges = self.ranges(dim)
         return {**self.about(), "dimensions": dim, "low": ranges.low, "high": ranges.high}
+
+
+def trained_as(embedder: Embedder, data: RetrievalSet, *, dim: int, seed: int, source: str) -> Calibration:
+    """What a sweep of `data` trained its indexes of codes on at `dim`, apart from lists, whose codes are of residuals.
+
+    Exactly its ranges at this dimension; at others those of the same texts. Looks vectors up where the sweep left them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = embed_texts(
+            embedder,
+            data.docs,
+            role=Role.DOCUMENT,
+            cache=VectorCache(),
+            out=Path(folder) / "rows.npy",
+            progress=False,
+        )
+        cut = CutRows(vectors, dim)
+        places = training_places(cut, seed=seed)
+        rows = np.array(vectors.rows[places if cut.kept is None else cut.kept[places]])
+        del vectors, cut  # the file is mapped no more
+    made = Calibration(rows, source=f"{len(rows)} documents of {source}")
+    made.ranges(dim)
+    return made
 
 
 def calibrate(embedder: Embedder, data: str) -> Calibration:

@@ -22,11 +22,14 @@ _KEPT_RENDERERS = 256
 class Alias:
     """A name with defaults of its own.
 
-    dim, instruction : for requests that name none. about : what /v1/models says of it.
+    dim, instruction : for requests that name none. kind, query_kind : the type of numbers of a document's and of a
+    query's vectors likewise. about : what /v1/models says of it.
     """
 
     dim: int | None = None
     instruction: str | None = None
+    kind: str = "float"
+    query_kind: str = "float"
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -71,8 +74,7 @@ class ServedModel:
         self, texts: Sequence[str], request: EmbeddingRequest, alias: Alias
     ) -> tuple[list[str], list[str]]:
         """The strings that the engine sees, and warnings for the client."""
-        instruction = request.instruction
-        role = request.role or ("document" if instruction is None else "query")
+        instruction, role = request.instruction, request.side
         if role == "query" and instruction is None:
             instruction = alias.instruction
         render, told = self._renderer(role, instruction)

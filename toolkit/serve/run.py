@@ -14,10 +14,11 @@ from toolkit.embedding.protocol import Embedder
 from toolkit.embedding.tokens import token_counter
 from toolkit.errors import PlanError, ToolkitError, require_package
 from toolkit.serve.app import State, make_app
-from toolkit.serve.calibration import calibrate
+from toolkit.serve.calibration import Calibration, calibrate
 from toolkit.serve.engine_port import Admission, LocalPort
 from toolkit.serve.metrics import Metrics
 from toolkit.serve.model import Alias, ServedModel
+from toolkit.serve.recommended import SUFFIX, RecommendedSetting
 from toolkit.serve.service import Service
 from toolkit.serve.settings import ServeSettings
 
@@ -62,6 +63,7 @@ class RunningServer:
         import uvicorn
 
         self._open_engine, self._settings, self._announce = open_engine, settings, announce
+        self._recommended = RecommendedSetting.of(settings.results) if settings.results else None
         self._socket = listen(settings.host, settings.port)
         host, port = self._socket.getsockname()[:2]
         self.root = f"http://{_shown(host)}:{port}"
@@ -120,7 +122,7 @@ class RunningServer:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(self.state, self._open_engine, self._settings))
+        loading = asyncio.create_task(self._load())
         loading.add_done_callback(self._was_loaded)
         self._announce(f"listening on {self.root}; loading the model")
         yield
@@ -128,6 +130,27 @@ class RunningServer:
         with contextlib.suppress(asyncio.CancelledError, ToolkitError):
             engine = await loading
             await asyncio.to_thread(engine.close)
+
+    async def _load(self) -> Embedder:
+        settings, recommended = self._settings, self._recommended
+        engine = await asyncio.to_thread(_open_warm, self._open_engine)
+        space = engine.space
+        aliases = {name: Alias() for name in settings.names or (space.model,)}
+        if recommended is not None:
+            warning = recommended.check(space)
+            if warning:
+                self._announce(warning)
+            aliases[next(iter(aliases)) + SUFFIX] = recommended.alias()
+        admission = Admission(requests=settings.most_waiting, tokens=settings.most_waiting_tokens)
+        self.state.service = Service(
+            ServedModel(space, token_counter(engine), aliases),
+            LocalPort(engine, admission),
+            most_inputs=settings.most_inputs,
+            most_tokens=settings.most_tokens,
+            calibration=await asyncio.to_thread(_calibration, engine, settings, recommended),
+            metrics=Metrics(),
+        )
+        return engine
 
     def _was_loaded(self, loading: asyncio.Task[Embedder]) -> None:
         if loading.cancelled():
@@ -156,24 +179,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-async def _load(state: State, open_engine: Callable[[], Embedder], settings: ServeSettings) -> Embedder:
-    engine = await asyncio.to_thread(_open_warm, open_engine)
-    calibration = (
-        await asyncio.to_thread(calibrate, engine, settings.calibrate) if settings.calibrate else None
-    )
-    space = engine.space
-    names = settings.names or (space.model,)
-    model = ServedModel(space, token_counter(engine), {name: Alias() for name in names})
-    admission = Admission(requests=settings.most_waiting, tokens=settings.most_waiting_tokens)
-    state.service = Service(
-        model,
-        LocalPort(engine, admission),
-        most_inputs=settings.most_inputs,
-        most_tokens=settings.most_tokens,
-        calibration=calibration,
-        metrics=Metrics(),
-    )
-    return engine
+def _calibration(
+    engine: Embedder, settings: ServeSettings, recommended: RecommendedSetting | None
+) -> Calibration | None:
+    if settings.calibrate:
+        return calibrate(engine, settings.calibrate)
+    return recommended.calibration(engine) if recommended and recommended.needs_ranges else None
 
 
 def _open_warm(open_engine: Callable[[], Embedder]) -> Embedder:

@@ -21,7 +21,7 @@ from toolkit.vectors import truncate
 from toolkit.wire.answers import Answer, Usage
 from toolkit.wire.codes import RANGED, encode
 from toolkit.wire.findings import Finding, RequestError, wrong
-from toolkit.wire.requests import EmbeddingRequest, Limits
+from toolkit.wire.requests import EmbeddingRequest, Limits, unfit_dims
 
 # Tokenizing or quantizing more than this would hold up the other clients of the event loop.
 _LONG_CHARACTERS = 20_000
@@ -69,8 +69,12 @@ class Service:
         dims = request.dims or (alias.dim or self.model.space.full_dim,)
         told = self.model.dim_warnings(dims)
         more: dict[str, object] = {}
-        if any(kind in RANGED for kind in request.types):
-            more["calibration"] = self._calibration_for(request).about()
+        types = request.types or (alias.query_kind if request.side == "query" else alias.kind,)
+        if request.types is None and (unfit := unfit_dims(types, dims)):
+            raise RequestError(unfit)
+        ranged = any(kind in RANGED for kind in types)
+        if ranged:
+            more["calibration"] = self._calibration_for(types).about()
         texts = request.texts if request.token_ids is None else self._decoded(request.token_ids)
         rendered, of_instruction = self.model.render(texts, request, alias)
         told += of_instruction
@@ -84,17 +88,18 @@ class Service:
             ]
         if told:
             more["warnings"] = told
-        numbers = len(rows) * len(request.types) * sum(dims)
-        if numbers > _MANY_NUMBERS:
-            vectors = await asyncio.to_thread(self._vectors, rows, dims, request.types)
+        numbers = len(rows) * len(types) * sum(dims)
+        if numbers > _MANY_NUMBERS or (ranged and not all(map(self._calibration.has, dims))):
+            vectors = await asyncio.to_thread(self._vectors, rows, dims, types)
         else:
-            vectors = self._vectors(rows, dims, request.types)
+            vectors = self._vectors(rows, dims, types)
         return Answer(
             model=request.model or self.model.name,
             vectors=vectors,
             usage=usage,
             several=request.several,
-            base64=request.base64,
+            # Who asks for base64 and names no type reads float32.
+            base64=request.base64 and (request.types is not None or types == ("float",)),
             more=more,
         )
 
@@ -194,14 +199,14 @@ class Service:
             )
         return [text for text in texts if text]
 
-    def _calibration_for(self, request: EmbeddingRequest) -> Calibration:
+    def _calibration_for(self, types: Sequence[str]) -> Calibration:
         if self._calibration is not None:
             return self._calibration
         raise RequestError(
             [
                 wrong(
                     "embedding_types",
-                    ", ".join(kind for kind in request.types if kind in RANGED),
+                    ", ".join(kind for kind in types if kind in RANGED),
                     "float, float16, binary and ubinary, because this server was started without a calibration",
                     "start it with calibration texts or a results folder",
                 )

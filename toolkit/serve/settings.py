@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from toolkit.errors import PlanError
 
@@ -17,8 +18,9 @@ class ServeSettings:
     host, port : to listen on; port 0 takes a free one.
     names : the model is known by; empty is the space's own name.
     keys : any of them opens the server; none lets everybody in.
-    calibrate : data whose documents give the ranges of int8, uint8 and uint4, as a sweep names data; None refuses
-        these types.
+    results : a folder of `toolkit sweep`, whose recommended setting is served too, as ``<name>#recommended``.
+    calibrate : data whose documents give the ranges of int8, uint8 and uint4, as a sweep names data; None takes those
+        of `results`, and without such refuses these types.
     most_inputs, most_tokens : in one request, as OpenAI has them.
     most_body_bytes : of a request. body_timeout_s : until it has come whole.
     most_waiting : requests that wait or are at work; more get HTTP 429.
@@ -30,6 +32,7 @@ class ServeSettings:
     port: int = 30_000
     names: tuple[str, ...] = ()
     keys: tuple[str, ...] = field(default=(), repr=False)
+    results: Path | None = None
     calibrate: str | None = None
     most_inputs: int = 2_048
     most_tokens: int = 300_000

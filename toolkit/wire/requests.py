@@ -39,8 +39,8 @@ class EmbeddingRequest:
 
     texts : to embed; empty where `token_ids` are given.
     dims : in the order asked for; None is the model's default.
-    types : of numbers, of TYPES. several : whether the client asked for dimensions or types as a list, and
-        gets them all by name.
+    types : of numbers, of TYPES; None is the model's default.
+    several : whether the client asked for dimensions or types as a list, and gets them all by name.
     base64 : whether vectors travel as base64 of their bytes instead of as numbers.
     role : ``query`` or ``document``; None is a query where there is an instruction, else a document.
     truncate : whether a text that is too long is cut; otherwise it is refused.
@@ -50,12 +50,17 @@ class EmbeddingRequest:
     model: str | None = None
     token_ids: list[list[int]] | None = None
     dims: tuple[int, ...] | None = None
-    types: tuple[str, ...] = ("float",)
+    types: tuple[str, ...] | None = None
     several: bool = False
     base64: bool = False
     role: str | None = None
     instruction: str | None = None
     truncate: bool = False
+
+    @property
+    def side(self) -> str:
+        """``query`` or ``document``."""
+        return self.role or ("document" if self.instruction is None else "query")
 
     def __len__(self) -> int:
         return len(self.texts) if self.token_ids is None else len(self.token_ids)
@@ -136,9 +141,9 @@ class _Reader:
                 "with role query only",
                 "instructions apply to queries: set role to query, or leave the instruction out",
             )
-        for dim in request.dims or ():
-            self._check_codes(request.types, dim)
-        numbers = len(request) * len(request.types) * sum(request.dims or (limits.full_dim,))
+        if request.types and request.dims:
+            self.findings += unfit_dims(request.types, request.dims)
+        numbers = len(request) * len(request.types or "1") * sum(request.dims or (limits.full_dim,))
         if numbers > limits.answer_numbers:
             self.too_large = True
             what = f"{len(request)} inputs at these dimensions and types are {numbers:,} numbers"
@@ -191,10 +196,10 @@ class _Reader:
                 self._add(name, dim, f"1..{limits.full_dim}", f"choose whole numbers in 1..{limits.full_dim}")
         return tuple(dict.fromkeys(good)) or None
 
-    def types(self, name: str) -> tuple[str, ...]:
+    def types(self, name: str) -> tuple[str, ...] | None:
         value = self.values.get(name)
         if value is None:
-            return ("float",)
+            return None
         kinds = value if type(value) is list else [value]
         if not kinds:
             self._add(name, value, ", ".join(TYPES), "name at least one type")
@@ -276,18 +281,23 @@ class _Reader:
                 )
                 return
 
-    def _check_codes(self, types: tuple[str, ...], dim: int) -> None:
-        for kind, divisor in (("binary", 8), ("ubinary", 8), ("uint4", 2)):
-            if kind in types and dim % divisor:
-                self._add(
-                    "dimensions",
-                    dim,
-                    f"multiples of {divisor} for {kind}",
-                    f"choose {max(divisor, dim // divisor * divisor)} or another type",
-                )
-
     def _add(self, param: str, value: object, allowed: str, fix: str) -> None:
         self.findings.append(wrong(param, value, allowed, fix))
+
+
+def unfit_dims(types: tuple[str, ...], dims: tuple[int, ...]) -> list[Finding]:
+    """Dimensions whose vectors do not fill whole bytes in these types."""
+    return [
+        wrong(
+            "dimensions",
+            dim,
+            f"multiples of {divisor} for {kind}",
+            f"choose {max(divisor, dim // divisor * divisor)} or another type",
+        )
+        for dim in dims
+        for kind, divisor in (("binary", 8), ("ubinary", 8), ("uint4", 2))
+        if kind in types and dim % divisor
+    ]
 
 
 Parser = Callable[[Mapping[str, Any], Limits], EmbeddingRequest]

@@ -50,6 +50,17 @@ class _Coarse:
     steps_s: Mapping[str, float]
 
 
+def training_places(rows: CutRows, lists: int = 0, *, seed: int = 0) -> np.ndarray:
+    """Numbers of the rows that an index of so many lists is trained on, ascending.
+
+    All of a small corpus, a random sample of a large one.
+    """
+    wanted = max(_LEAST_TRAINING_ROWS, _ROWS_PER_LIST * lists)
+    if len(rows) <= wanted:
+        return np.arange(len(rows))
+    return np.sort(np.random.default_rng(seed).choice(len(rows), size=wanted, replace=False))
+
+
 class SharedBuilds:
     """Builds FAISS indexes over the rows of a corpus at one dimension; one for each dimension of a grid.
 
@@ -82,12 +93,9 @@ class SharedBuilds:
         return BuiltIndex(made, factory, self._dim, steps_s, peak[0])
 
     def _sample(self, lists: int) -> np.ndarray:
-        """Cut rows to train on: all of a small corpus, a sorted random sample of a large one."""
-        wanted = max(_LEAST_TRAINING_ROWS, _ROWS_PER_LIST * lists)
-        if len(self._rows) <= wanted:
-            return self._rows.all
-        generator = np.random.default_rng(self._seed)
-        return self._rows.take(np.sort(generator.choice(len(self._rows), size=wanted, replace=False)))
+        """Cut rows to train on."""
+        places = training_places(self._rows, lists, seed=self._seed)
+        return self._rows.all if len(places) == len(self._rows) else self._rows.take(places)
 
     def _plain(self, factory: str, arguments: Mapping[str, int]) -> tuple[object, dict[str, float]]:
         """Train and add, sharing nothing."""
