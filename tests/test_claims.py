@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 
 from tests.test_doctor import command
-from toolkit.claims import measure_claims
+from toolkit.claims import Claims, measure_claims, run, server, speed
 from toolkit.claims.bench import Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN
 from toolkit.claims.meaning import by_cluster
 from toolkit.claims.run import ALL
-from toolkit.errors import PlanError
+from toolkit.errors import PlanError, ResultsError
 from toolkit.space import QWEN3_PROMPTS, EmbeddingSpace
 from toolkit.vectors import normalize
 
 SMALL = {"most": 60, "repeats": 10, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _short_rest(monkeypatch):
+    monkeypatch.setattr(run, "_REST_S", 0.01)
 
 
 class Words:
@@ -97,16 +102,17 @@ def test_another_cut_than_the_prefix_is_found(monkeypatch):
 
 @pytest.mark.parametrize("dependent", [False, True])
 def test_a_latency_that_depends_on_the_dimension_is_found(monkeypatch, dependent):
-    from toolkit.claims import speed
-
     def latency(embedder, dims, *, count):
         rng = np.random.default_rng(0)
         return {dim: tuple(20 + (dim > 32) * 9 * dependent + rng.random(count)) for dim in dims}
 
     monkeypatch.setattr(speed, "measure_latency", latency)
-    found = verdict("dimension-latency")
+    found = verdict("dimension-latency", Words(2560))
     assert found.verdict == (FAILS if dependent else HOLDS)
     assert found.interval[0] < found.interval[1]
+    other = verdict("dimension-latency", Words(64))
+    assert other.verdict == OPEN
+    assert other.figure
 
 
 def test_translations_are_ranked_and_bare_cosines_stand_beside(tmp_path):
@@ -138,7 +144,9 @@ def test_the_lift_of_an_instruction_is_paired_and_needs_a_model_that_takes_one(t
     docs = {f"d{i}": f"w{i} law" for i in range(60)}
     queries = {f"q{i}": f"w{i}" for i in range(60)}
     write_beir(tmp_path / "stard_goldpool", docs, queries, [(f"q{i}", f"d{i}", 1) for i in range(60)])
-    assert verdict("instruction-lift", data=tmp_path).verdict == OPEN
+    untrained = verdict("instruction-lift", data=tmp_path)
+    assert untrained.verdict == OPEN
+    assert "recall@10" in untrained.figure
     heeds = verdict("instruction-lift", Words(2560), data=tmp_path)
     assert heeds.verdict == FAILS
     assert heeds.measured["stard_goldpool"]["lift"] == 0.0
@@ -175,3 +183,78 @@ def test_the_page_escapes_what_others_wrote(tmp_path):
     for html in ((tmp_path / "claims.html").read_text(), claims._repr_html_()):
         assert "<script>alert" not in html
     assert claims.frame().loc["default-dimension", "verdict"] == OPEN
+
+
+def test_what_is_claimed_of_servers_is_measured_on_one_of_this_package(monkeypatch):
+    monkeypatch.setattr(server, "_ROUNDS", 2)
+    keys = ["dimension-range", "default-dimension", "dimension-latency", "batch-spread", "p99-at-128"]
+    claims = measure_claims(Words(64), serve=True, only=[*keys, "server-interfaces"], **SMALL)
+    assert claims["dimension-range"].figure == "33 of 33 whole numbers 32..64 give unit vectors"
+    assert claims["default-dimension"].figure == "64 numbers"
+    for key in keys:
+        assert claims[key].verdict == OPEN, key  # another model than the one the claims are about
+        assert "toolkit serve with words" in claims[key].sample
+        assert "--embedder local:Qwen/Qwen3-Embedding-4B" in claims[key].command
+    load = claims["p99-at-128"].measured
+    assert load["clients"] == 128
+    assert load["requests"] == 128 * 16
+    assert claims["p99-at-128"].interval[0] <= load["p99_ms"] <= claims["p99-at-128"].interval[1]
+    assert claims["batch-spread"].measured["p50_ms_of_64_texts"] > 0
+    assert "says that it is another" in claims["server-interfaces"].why
+
+
+def test_a_server_of_the_claimed_dimension_decides(monkeypatch):
+    monkeypatch.setattr(server, "_ROUNDS", 3)
+    claims = measure_claims(Words(2560), serve=True, only=["default-dimension", "batch-spread"], **SMALL)
+    assert claims["default-dimension"].verdict == FAILS
+    assert claims["batch-spread"].verdict == FAILS  # 64 texts one after another take far longer than one
+    with pytest.raises(PlanError, match="two servers"):
+        measure_claims(serve=True, server="http://127.0.0.1:1/v1#m", **SMALL)
+
+
+def test_a_later_run_of_some_claims_leaves_the_others(tmp_path):
+    measure_claims(Words(64), only=["storage-saved", "unit-norm"], out=tmp_path, **SMALL)
+    measure_claims(Words(128), only=["unit-norm", "default-dimension"], out=tmp_path, **SMALL)
+    found = Claims.load(tmp_path / "claims.json")
+    assert [one.key for one in found.outcomes] == ["default-dimension", "unit-norm", "storage-saved"]
+    assert found["default-dimension"].figure == "128 numbers"
+    assert set(found.runs) == {one.measured_at for one in found.outcomes}
+    page = (tmp_path / "claims.html").read_text()
+    assert all(f'id="{one.key}"' in page for one in found.outcomes)
+    (tmp_path / "claims.json").write_text("[]")
+    with pytest.raises(ResultsError, match="no claims of this version"):
+        measure_claims(Words(64), only=["unit-norm"], out=tmp_path, **SMALL)
+
+
+def test_figures_timed_on_a_busy_machine_are_marked_with_one_command_for_all(tmp_path, monkeypatch):
+    class Busy:
+        def facts(self):
+            return {"cores_used_by_others": 99.0}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "HostLoad", Busy)
+        keys = ["dimension-latency", "batch-spread", "unit-norm"]
+        claims = measure_claims("static", only=keys, out=tmp_path, **SMALL)
+    assert [one.run_again for one in claims.outcomes] == [False, True, True]
+    assert claims.again == (
+        f"toolkit claims --only dimension-latency,batch-spread --embedder static --out {tmp_path}"
+    )
+    assert claims.again in str(claims)
+    assert "to be run again: others used 99.0 cores" in (tmp_path / "claims.html").read_text()
+    assert json.loads((tmp_path / "claims.json").read_text())["run_again"] == claims.again
+    # On an idle machine the mark goes.
+    monkeypatch.setattr(run, "usable_cores", lambda: 1e9)
+    again = measure_claims("static", only=["dimension-latency", "batch-spread"], out=tmp_path, **SMALL)
+    assert again.again == ""
+
+
+def test_names_are_looked_for_in_the_source_of_sglang(tmp_path, monkeypatch):
+    assert verdict("sglang-names").verdict == OPEN
+    (tmp_path / "sglang" / "srt").mkdir(parents=True)
+    (tmp_path / "sglang" / "__init__.py").write_text("raise RuntimeError('is not to be run')")
+    source = tmp_path / "sglang" / "srt" / "server.py"
+    source.write_text("is_matryoshka = True")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert verdict("sglang-names").verdict == FAILS
+    source.write_text("SGLANG_ENABLE_CUSTOM_DIM = custom_dim_range")
+    assert verdict("sglang-names").verdict == HOLDS

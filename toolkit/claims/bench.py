@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.conformance.server import CheckedServer
 from toolkit.data.beir import load_beir
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import RetrievalSet
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.config import RemoteConfig, parse_spec
+from toolkit.embedding.keys import key_for
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError
@@ -35,7 +37,7 @@ class Bench:
 
     spec : the embedder as one types it; `embedder` : the same, open.
     folder : holds the evaluation sets by name (``tatoeba``, ``stard_goldpool`` ..); None for the built-in set alone.
-    server : a server's config, or None.
+    server : a server's config, or None. serves_embedder : whether it is one of this package, over `embedder`.
     most : queries, pairs or documents of one measurement, at most.
     repeats : samples of each latency.
     """
@@ -44,6 +46,7 @@ class Bench:
     embedder: Embedder
     folder: Path | None = None
     server: RemoteConfig | None = None
+    serves_embedder: bool = False
     most: int = 2_000
     repeats: int = 100
     progress: bool = True
@@ -54,6 +57,29 @@ class Bench:
         """Whether this has the dimension and the template of the model that the claims are about."""
         space = self.embedder.space
         return space.full_dim == _SUBJECT_DIM and space.prompts == QWEN3_PROMPTS
+
+    @cached_property
+    def server_is_subject(self) -> bool:
+        """Whether the server's vectors have the dimension of the model that the claims are about.
+
+        Raises ServerError if it gives none.
+        """
+        if self.serves_embedder:
+            return self.is_subject
+        with self.asked() as server:
+            return server.alone(["a text"]).shape[1] == _SUBJECT_DIM
+
+    def asked(self) -> CheckedServer:
+        """The server that is named, to be asked anything; close it, or use it in a `with`."""
+        config = self.server
+        return CheckedServer(config.base_url, config.model, key=key_for(config), timeout_s=config.timeout_s)
+
+    @property
+    def server_name(self) -> str:
+        """The server in a sentence."""
+        if self.serves_embedder:
+            return f"toolkit serve with {self.model}"
+        return f"{self.server.base_url} ({self.server.model})"
 
     @property
     def model(self) -> str:

@@ -44,11 +44,17 @@ class Claim:
     said: str
     rule: str
     measure: Callable[[Bench], Finding]
+    timed: bool = False  # whether other programs' work falsifies it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A claim and what was found, as it is written to ``claims.json``."""
+    """A claim and what was found, as it is written to ``claims.json``.
+
+    measured_at : UTC time of the run that it stems from; a run's machine and versions are in `Claims.runs`.
+    cores_used_by_others : of a timed one, what other programs took meanwhile; None for others.
+    run_again : whether that was so much that the figure and its verdict count for nothing yet.
+    """
 
     key: str
     said: str
@@ -60,9 +66,21 @@ class Outcome:
     why: str
     command: str
     measured: Mapping[str, object]
+    measured_at: str = ""
+    cores_used_by_others: float | None = None
+    run_again: bool = False
 
     @classmethod
-    def of(cls, claim: Claim, found: Finding, command: str) -> Outcome:
+    def of(
+        cls,
+        claim: Claim,
+        found: Finding,
+        command: str,
+        *,
+        measured_at: str,
+        cores_used_by_others: float | None = None,
+        run_again: bool = False,
+    ) -> Outcome:
         """The claim with its finding; `command` measures it again, or would decide it."""
         return cls(
             claim.key,
@@ -75,4 +93,7 @@ class Outcome:
             found.why,
             command,
             found.measured,
+            measured_at,
+            cores_used_by_others,
+            run_again,
         )

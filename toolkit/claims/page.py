@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -26,23 +27,32 @@ def fragment(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def page(outcomes: Sequence[Outcome], about: Mapping[str, object]) -> str:
-    """The whole page; the same colours and type as a report's."""
+def page(outcomes: Sequence[Outcome], runs: Mapping[str, Mapping[str, object]], again: str) -> str:
+    """The whole page; the same colours and type as a report's.
+
+    runs : what each outcome was measured on, by its `measured_at`. again : the command for disturbed ones, or empty.
+    """
     counts = {verdict: sum(one.verdict == verdict for one in outcomes) for verdict in _MARKS}
     return (
         templates_of(_HERE)
         .get_template("claims.html.j2")
         .render(
             outcomes=outcomes,
-            about=about,
+            again=again,
+            models={at: _model_of(about) for at, about in runs.items()},
             marks=_MARKS,
             counts=counts,
             range_text=_range,
             details=[json.dumps(one.measured, indent=1, ensure_ascii=False, default=str) for one in outcomes],
-            facts=list(flatten(about)),
+            facts={at: list(flatten(about)) for at, about in runs.items()},
             css=Markup(_REPORT_CSS.read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
         )
     )
+
+
+def _model_of(about: Mapping[str, Any]) -> str:
+    hardware = about["hardware"]
+    return f"{about['space']['model']} on {', '.join(hardware.get('gpus') or ()) or hardware['cpu']}"
 
 
 def _range(interval: tuple[float, float] | None) -> str:

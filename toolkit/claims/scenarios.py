@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from toolkit.claims.bench import SUBJECT_SPEC, Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN, Claim, Finding
 from toolkit.claims.meaning import by_cluster
 from toolkit.claims.pools import pooled_quality
 from toolkit.data.sets import RetrievalSet
 from toolkit.measure.noninferiority import NonInferiority, non_inferiority
+from toolkit.measure.statistics import paired_difference
 from toolkit.space import Role
 
 _KEEP = 0.99
@@ -46,41 +49,50 @@ def smallest_dimension(bench: Bench, scenario: Scenario) -> Finding:
             needs=f"--data <folder with {' and '.join(scenario.sets)}>",
         )
     low, high = scenario.stated
-    proven = {name: _proven(found, bench.full_dim) for name, (found, _) in tested.items()}
+    kept = {name: _kept(found, bench.full_dim) for name, (found, _) in tested.items()}
     lost = {
         name: [dim for dim, one in found.items() if one.verdict == "loses"]
         for name, (found, _) in tested.items()
     }
     figure = "; ".join(
-        f"{name}: {_words(proven[name], lost[name], bench.full_dim, found)}"
+        f"{name}: {_words(kept[name], lost[name], bench.full_dim, found)}"
         for name, (found, _) in tested.items()
     )
-    sample = "; ".join(f"{name}: {units:,} independent queries" for name, (_, units) in tested.items())
+    sample = "; ".join(
+        f"{name}: {len(units[bench.full_dim]):,} independent queries" for name, (_, units) in tested.items()
+    )
+    largest, (_, units) = max(tested.items(), key=lambda one: len(one[1][1][bench.full_dim]))
+    at = max([dim for dim in bench.dims[:-1] if dim <= low], default=bench.dims[0])
+    share = paired_difference(units[at], units[bench.full_dim])
+    mean = float(units[bench.full_dim].mean())
+    interval = (100 * (1 + share.low / mean), 100 * (1 + share.high / mean)) if mean > 0 else None
     measured = {
         name: {str(dim): {"kept": one.retained, "verdict": one.verdict} for dim, one in found.items()}
         for name, (found, _) in tested.items()
     }
-    verdict, why = _against(low, high, bench.full_dim, proven, lost)
+    verdict, why = _against(low, high, bench.full_dim, kept, lost)
     return Finding(
         verdict,
         figure,
-        sample=f"{sample}; {bench.model}",
+        interval,
+        sample=f"{sample}; {bench.model}; the interval is of the nDCG@10 that {at} dimensions keep of "
+        f"{bench.full_dim}'s on {largest}, in %",
         why=f"for {bench.model}, {why}",
         measured=measured,
-        needs=f"--embedder {SUBJECT_SPEC}" if verdict == OPEN else "",
+        needs=f"--embedder {SUBJECT_SPEC}" if verdict == OPEN and not bench.is_subject else "",
     )
 
 
 def _against(
-    low: int, high: int, full: int, proven: Mapping[str, int], lost: Mapping[str, Sequence[int]]
+    low: int, high: int, full: int, kept: Mapping[str, int], lost: Mapping[str, Sequence[int]]
 ) -> tuple[str, str]:
     if full < low:
         return OPEN, f"the model has {full} dimensions, fewer than the {low} stated"
-    if any(dim < low for dim in proven.values()):
+    if any(dim < low for dim in kept.values()):
         return FAILS, f"fewer than {low} dimensions are enough"
     if any(dim >= high for dims in lost.values() for dim in dims):
         return FAILS, f"{high} dimensions lose more than 1 %"
-    if all(dim <= high for dim in proven.values()) and all(
+    if all(dim <= high for dim in kept.values()) and all(
         max(dims, default=0) >= low // 2 for dims in lost.values()
     ):
         return HOLDS, "half the lower end loses more than 1 %, and the upper end is enough"
@@ -89,7 +101,7 @@ def _against(
 
 def _tested(
     bench: Bench, data: RetrievalSet, name: str, kind: str | None
-) -> tuple[dict[int, NonInferiority], int]:
+) -> tuple[dict[int, NonInferiority], dict[int, np.ndarray]]:
     kept = bench.drawn(len(data.queries))
     ids = [data.query_ids[i] for i in kept]
     clusters = bench.column(name, "clusters.tsv", "query-id", "policy") if kind == "policy" else {}
@@ -105,7 +117,7 @@ def _tested(
     )
     units = {dim: by_cluster(found, ids, clusters) for dim, found in values.items()}
     full = units[bench.full_dim]
-    return {dim: non_inferiority(units[dim], full, keep=_KEEP) for dim in bench.dims[:-1]}, len(full)
+    return {dim: non_inferiority(units[dim], full, keep=_KEEP) for dim in bench.dims[:-1]}, units
 
 
 def _pools(
@@ -121,26 +133,25 @@ def _pools(
     return {query: within[clusters[query]] for query in ids}
 
 
-def _proven(found: Mapping[int, NonInferiority], full: int) -> int:
-    """The smallest dimension that keeps the quality, tested from the longest down until one fails."""
+def _kept(found: Mapping[int, NonInferiority], full: int) -> int:
+    """The smallest dimension that keeps the quality, proven or likely, from the longest down until one fails."""
     smallest = full
     for dim in sorted(found, reverse=True):
-        if found[dim].verdict != "keeps":
+        if not found[dim].keeps:
             break
         smallest = dim
     return smallest
 
 
-def _words(proven: int, lost: Sequence[int], full: int, found: Mapping[int, NonInferiority]) -> str:
-    likely = min([dim for dim, one in found.items() if one.retained >= _KEEP], default=full)
-    words = (
-        f"{proven} dimensions proven to keep 99 %"
-        if proven < full
-        else "no shorter dimension proven to keep 99 %"
-    )
-    if likely < proven:
-        words += f", {likely} likely"
-    return f"{words}; {max(lost)} proven to lose more" if lost else words
+def _words(kept: int, lost: Sequence[int], full: int, found: Mapping[int, NonInferiority]) -> str:
+    """The smallest dimension that keeps the quality and how sure that is, the smallest by the mean, and what loses."""
+    by_mean = min([dim for dim, one in found.items() if one.retained >= _KEEP], default=full)
+    words = "no shorter dimension is shown to keep 99 %"
+    if kept < full:
+        words = f"{kept} dimensions keep 99 % ({found[kept].verdict.partition('(')[2].rstrip(')')})"
+    if by_mean < kept:
+        words += f", {by_mean} by the mean alone"
+    return f"{words}; {max(lost)} loses more" if lost else words
 
 
 def _claim(key: str, said: str, scenario: Scenario) -> Claim:

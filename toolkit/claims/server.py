@@ -1,50 +1,117 @@
-"""Claims about servers: asked of one that is named, over plain HTTP or OpenAI's client."""
+"""Claims about servers: asked of one that is named, over plain HTTP; loads are those of `toolkit.conformance.load`."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
-from toolkit.claims.bench import Bench
+from toolkit.claims.bench import SUBJECT, SUBJECT_SPEC, Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN, Claim, Finding
-from toolkit.embedding.config import RemoteConfig
+from toolkit.conformance.load import Load, LoadResult, run_load
 from toolkit.embedding.keys import key_for, origin
 from toolkit.errors import MissingPackageError, ServerError, require_package
 from toolkit.experiment.encode_speed import workload_texts
 
-if TYPE_CHECKING:
-    from openai import OpenAI
-
 _CLIENTS = 128
 _CLAIMED_P99_MS, _CLAIMED_QPS = 85.0, 200.0
+_MOST_SECONDS = 20.0
 _REQUESTS_EACH = 16
-_WAIT_S = 5.0
+_ROUNDS = 10
 _NEEDS = "--server http://host:port/v1#<model>"
 _NO_SERVER = "no server was named"
 _RESAMPLES = 1_000
+_STATED_NAMES = ("SGLANG_ENABLE_CUSTOM_DIM", "custom_dim_range")
 
 
-def embeddings_at(config: RemoteConfig, texts: Sequence[str], dim: int) -> np.ndarray:
-    """(n, dim) rows that the server cuts itself; raises ServerError where it does not."""
-    from openai import OpenAIError
-
-    try:
-        answer = _client(config).embeddings.create(
-            model=config.model, input=list(texts), dimensions=dim, encoding_format="float"
+def loaded(
+    bench: Bench,
+    requests: Sequence[Sequence[str]],
+    *,
+    clients: int = 1,
+    most_requests: int,
+    dimensions: int | None = None,
+) -> LoadResult:
+    """Load on the server named; raises ServerError if a request fails, whose latency would be no answer's."""
+    config = bench.server
+    result = run_load(
+        Load(
+            config.base_url,
+            config.model,
+            requests,
+            clients=clients,
+            seconds=_MOST_SECONDS,
+            most_requests=most_requests,
+            dimensions=dimensions,
+            warm_up=max(3, clients),
+            timeout_s=config.timeout_s,
+            key=key_for(config),
         )
-    except OpenAIError as error:
-        raise ServerError(f"{config.base_url} does not give dimension {dim}: {str(error)[:200]}") from error
-    rows = np.array([one.embedding for one in answer.data], dtype=np.float32)
-    if rows.shape != (len(texts), dim):
-        raise ServerError(f"{config.base_url} returned {rows.shape} where {(len(texts), dim)} was asked for")
-    return rows
+    )
+    if result.failures or not len(result.latencies_ms):
+        raise ServerError(
+            f"{bench.server_name} did not answer {clients} client(s): "
+            f"{', '.join(f'{count} x {kind}' for kind, count in result.failures.items())}; its limits may be lower"
+        )
+    return result
+
+
+def in_turns(
+    bench: Bench, kinds: Mapping[int, tuple[Sequence[Sequence[str]], int | None]]
+) -> dict[int, np.ndarray]:
+    """{kind: (rounds,)} median ms of one client's requests, the kinds one after another in every round.
+
+    kinds : kind -> its requests and the dimension that they ask for.
+    """
+    each = max(1, bench.repeats // _ROUNDS)
+    medians: dict[int, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(_ROUNDS):
+        order = list(kinds) if turn % 2 else list(kinds)[::-1]  # so that drift of the machine is in both
+        for kind in order:
+            requests, dimensions = kinds[kind]
+            result = loaded(bench, requests, most_requests=each, dimensions=dimensions)
+            medians[kind].append(float(np.median(result.latencies_ms)))
+    return {kind: np.array(taken) for kind, taken in medians.items()}
+
+
+def p99_under_load(bench: Bench) -> Finding:
+    """128 clients, each sending its next text as soon as it has the answer."""
+    if bench.server is None:
+        return Finding(OPEN, why=_NO_SERVER, needs=_NEEDS)
+    texts = [[text] for text in workload_texts("queries")]
+    result = loaded(bench, texts, clients=_CLIENTS, most_requests=_CLIENTS * _REQUESTS_EACH)
+    p99, rate = result.percentile_ms(99), result.requests_per_s
+    low, high = _percentile_interval(result.latencies_ms, 99)
+    decided = OPEN
+    why = result.client_limit or ""
+    if not bench.server_is_subject:
+        why = f"the claim is about {SUBJECT} on one A10; measured was {bench.server_name}"
+    elif high <= _CLAIMED_P99_MS and rate >= _CLAIMED_QPS:
+        decided = HOLDS
+    elif result.client_limit is None and (low > _CLAIMED_P99_MS or rate < _CLAIMED_QPS):
+        decided = FAILS
+    return Finding(
+        decided,
+        f"P99 {p99:.1f} ms at {rate:,.0f} requests/s",
+        (low, high),
+        sample=f"{len(result.latencies_ms):,} requests of one query each, {_CLIENTS} clients in a closed loop, "
+        f"{result.processes} client process(es), {bench.server_name}; the interval is of P99 in ms",
+        why=why,
+        measured=result.row(),
+        needs="" if bench.server_is_subject else f"--embedder {SUBJECT_SPEC} --serve",
+    )
+
+
+def _percentile_interval(values: np.ndarray, percent: float) -> tuple[float, float]:
+    """95 % of the percentile, by bootstrap over the requests."""
+    rng = np.random.default_rng(0)
+    drawn = np.percentile(rng.choice(values, (_RESAMPLES, len(values))), percent, axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def sdk_instruction(_: Bench) -> Finding:
@@ -70,102 +137,59 @@ def sdk_instruction(_: Bench) -> Finding:
     return Finding(HOLDS, "the argument is taken", sample=f"openai {openai.__version__}")
 
 
+def stated_names(_: Bench) -> Finding:
+    """Look for the names in the source of the SGLang that is installed; nothing of it is run."""
+    spec = find_spec("sglang")
+    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    sources = [path for place in places for path in place.rglob("*.py")]
+    if not sources:
+        return Finding(
+            OPEN,
+            why="SGLang is not installed; its package without what it depends on, in a folder of PYTHONPATH, is enough",
+            needs="--only sglang-names",
+        )
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in sources]
+    files = {name: sum(name in text for text in texts) for name in (*_STATED_NAMES, "is_matryoshka")}
+    try:
+        release = version("sglang")
+    except PackageNotFoundError:
+        release = "of an unknown version"
+    return Finding(
+        HOLDS if all(files[name] for name in _STATED_NAMES) else FAILS,
+        "; ".join(f"{name} in {files[name]} files" for name in _STATED_NAMES),
+        sample=f"{len(sources):,} source files of sglang {release}",
+        why=f"what lets a request choose its dimension there is is_matryoshka (in {files['is_matryoshka']} files)"
+        if files["is_matryoshka"]
+        else "",
+        measured={"files_with_name": files},
+    )
+
+
 def stated_interfaces(bench: Bench) -> Finding:
-    """Whether /v1/models has the stated field and /health answers JSON."""
+    """Whether an SGLang server's /v1/models has the stated field and its /health answers JSON."""
     if bench.server is None:
         return Finding(OPEN, why=_NO_SERVER, needs=_NEEDS)
-    models = _get(f"{bench.server.base_url.rstrip('/')}/models")
-    health = _get(f"{origin(bench.server.base_url)}/health")
-    has_range = "custom_dim_range" in models
-    is_json = _is_json(health)
+    with bench.asked() as server:
+        models = _got(server.get(server.address.models))
+        health = _got(server.get(f"{origin(bench.server.base_url)}/health"))
+    has_range, is_json = "custom_dim_range" in models, _is_json(health)
+    is_sglang = '"owned_by":"sglang"' in models.replace(" ", "")
     return Finding(
-        HOLDS if has_range and is_json else FAILS,
+        OPEN if not is_sglang else HOLDS if has_range and is_json else FAILS,
         f"custom_dim_range in /v1/models: {'yes' if has_range else 'no'}; "
         f"/health in JSON: {'yes' if is_json else 'no'}",
-        sample=f"one answer each of {origin(bench.server.base_url)}",
+        sample=f"one answer each of {bench.server_name}",
+        why="" if is_sglang else "the claim is about SGLang, and this server says that it is another",
         measured={"models": models[:500], "health": health[:500]},
+        needs="" if is_sglang else _NEEDS,
     )
 
 
-def p99_under_load(bench: Bench) -> Finding:
-    """128 clients, each sending its next text as soon as it has the answer."""
-    if bench.server is None:
-        return Finding(OPEN, why=_NO_SERVER, needs=_NEEDS)
-    texts = workload_texts("queries")
-    latencies_ms, seconds = asyncio.run(_closed_loop(bench.server, texts))
-    p99 = float(np.percentile(latencies_ms, 99))
-    rng = np.random.default_rng(0)
-    drawn = np.percentile(rng.choice(latencies_ms, (_RESAMPLES, len(latencies_ms))), 99, axis=1)
-    low, high = (float(bound) for bound in np.quantile(drawn, [0.025, 0.975]))
-    rate = len(latencies_ms) / seconds
-    within = high <= _CLAIMED_P99_MS and rate >= _CLAIMED_QPS
-    return Finding(
-        HOLDS if within else FAILS if low > _CLAIMED_P99_MS or rate < _CLAIMED_QPS else OPEN,
-        f"P99 {p99:.1f} ms at {rate:,.0f} requests/s",
-        (low, high),
-        sample=f"{len(latencies_ms):,} requests of one query each, {_CLIENTS} clients, {bench.server.base_url}",
-        why="the client is one process: where it is the limit, the server is faster than this",
-        measured={"p50_ms": float(np.median(latencies_ms)), "p99_ms": p99, "requests_s": rate},
-    )
-
-
-async def _closed_loop(config: RemoteConfig, texts: Sequence[str]) -> tuple[np.ndarray, float]:
-    """(requests,) ms after one warm-up request per client, and the seconds that all took together."""
-    require_package("openai", needed_for="an embedding server", extra="remote")
-    import httpx
-    from openai import AsyncOpenAI, OpenAIError
-
-    limits = httpx.Limits(max_connections=_CLIENTS, max_keepalive_connections=_CLIENTS)
-    client = AsyncOpenAI(
-        base_url=config.base_url,
-        api_key=key_for(config) or "none",
-        max_retries=0,
-        timeout=config.timeout_s,
-        http_client=httpx.AsyncClient(limits=limits, timeout=config.timeout_s),
-    )
-    taken: list[float] = []
-
-    async def one(number: int, kept: list[float] | None) -> None:
-        begin = time.perf_counter()
-        await client.embeddings.create(model=config.model, input=texts[number % len(texts)])
-        if kept is not None:
-            kept.append((time.perf_counter() - begin) * 1e3)
-
-    async def client_loop(first: int) -> None:
-        for turn in range(_REQUESTS_EACH):
-            await one(first + turn * _CLIENTS, taken)
-
-    try:
-        await asyncio.gather(*(one(number, None) for number in range(_CLIENTS)))
-        begin = time.perf_counter()
-        await asyncio.gather(*(client_loop(number) for number in range(_CLIENTS)))
-        seconds = time.perf_counter() - begin
-    except OpenAIError as error:
-        raise ServerError(
-            f"{config.base_url} did not answer {_CLIENTS} clients: {str(error)[:200]}; its limits may be lower"
-        ) from error
-    finally:
-        await client.close()
-    return np.array(taken), seconds
-
-
-def _client(config: RemoteConfig) -> OpenAI:
-    require_package("openai", needed_for="an embedding server", extra="remote")
-    from openai import OpenAI
-
-    return OpenAI(base_url=config.base_url, api_key=key_for(config) or "none", timeout=config.timeout_s)
-
-
-def _get(url: str) -> str:
-    try:
-        with urlopen(url, timeout=_WAIT_S) as answer:  # noqa: S310 - http(s), as RemoteConfig checks
-            return answer.read(65_536).decode(errors="replace")
-    except HTTPError as error:
-        return f"HTTP {error.code}"
-    except (URLError, OSError) as error:
-        raise ServerError(
-            f"{url} does not answer ({getattr(error, 'reason', error)}); is it running?"
-        ) from error
+def _got(answer: tuple[int, bytes]) -> str:
+    status, body = answer
+    if not status:
+        raise ServerError("the server does not answer a GET; is it running?")
+    return body[:65_536].decode(errors="replace") if status == 200 else f"HTTP {status}"
 
 
 def _is_json(text: str) -> bool:
@@ -179,8 +203,9 @@ CLAIMS = (
     Claim(
         "p99-at-128",
         "P99 is 85 ms at 128 concurrent requests, with more than 200 requests/s, on one A10.",
-        "holds if the interval of P99 ends at 85 ms or below, at 200 requests/s or more, on the server named",
+        "holds if the interval of P99 ends at 85 ms or below, at 200 requests/s or more, on a server of the model",
         p99_under_load,
+        timed=True,
     ),
     Claim(
         "sdk-instruction",
@@ -189,9 +214,15 @@ CLAIMS = (
         sdk_instruction,
     ),
     Claim(
+        "sglang-names",
+        "SGLang has a variable SGLANG_ENABLE_CUSTOM_DIM and a field custom_dim_range.",
+        "holds if both names stand in the source of SGLang",
+        stated_names,
+    ),
+    Claim(
         "server-interfaces",
-        "/v1/models has a custom_dim_range, and /health answers JSON.",
-        "holds if the server named does both",
+        "SGLang's /v1/models has a custom_dim_range, and its /health answers JSON.",
+        "holds if the SGLang server named does both",
         stated_interfaces,
     ),
 )

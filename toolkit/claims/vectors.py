@@ -7,6 +7,7 @@ import numpy as np
 from toolkit.claims.bench import SUBJECT, SUBJECT_SPEC, Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN, Claim, Finding
 from toolkit.embedding.config import LocalConfig, parse_spec
+from toolkit.errors import ServerError
 from toolkit.measure.storage import bytes_per_vector
 from toolkit.space import Role
 from toolkit.vectors import truncate
@@ -31,6 +32,8 @@ def _other_model(bench: Bench, figure: str, sample: str, measured: dict[str, obj
 
 def dimension_range(bench: Bench) -> Finding:
     """Cut to every whole number of dimensions, and ask whether each gives unit rows."""
+    if bench.server is not None:
+        return _range_of_server(bench)
     rows = bench.rows(bench.seen_texts[:20]).rows
     low, full = bench.embedder.space.min_dim, bench.full_dim
     unusable = [
@@ -52,15 +55,42 @@ def dimension_range(bench: Bench) -> Finding:
     return Finding(HOLDS if within else FAILS, figure, sample=sample, measured=measured)
 
 
+def _range_of_server(bench: Bench) -> Finding:
+    """Ask the server for every whole number of dimensions, one request each."""
+    unusable: dict[int, str] = {}
+    with bench.asked() as server:
+        full = server.alone(["a text"]).shape[1]
+        low = min(bench.embedder.space.min_dim, full)
+        for dim in range(low, full + 1):
+            answer = server.ask(["a text"], dimensions=dim)
+            if answer.rows is None:
+                unusable[dim] = answer.why
+            elif answer.rows.shape != (1, dim):
+                unusable[dim] = f"{answer.rows.shape[1]} numbers"
+            elif abs(float(np.linalg.norm(answer.rows)) - 1.0) > _UNIT_TOLERANCE:
+                unusable[dim] = f"norm {float(np.linalg.norm(answer.rows)):.4f}"
+    figure = f"{full - low + 1 - len(unusable):,} of {full - low + 1:,} whole numbers {low}..{full} give unit vectors"
+    sample = f"one request for each dimension, {bench.server_name}"
+    measured = {"full_dim": full, "unusable": dict(list(unusable.items())[:20])}
+    if not bench.server_is_subject:
+        return _other_model(bench, figure, sample, measured)
+    within = low <= _CLAIMED_RANGE[0] and full >= _CLAIMED_RANGE[1] and not unusable
+    return Finding(HOLDS if within else FAILS, figure, sample=sample, measured=measured)
+
+
 def default_dimension(bench: Bench) -> Finding:
     """The length of a vector nobody asked a dimension of."""
-    length = int(bench.embedder.encode(["a text"]).shape[1])
+    if bench.server is None:
+        length, subject = int(bench.embedder.encode(["a text"]).shape[1]), bench.is_subject
+        sample = "one text"
+    else:
+        with bench.asked() as server:
+            length, subject = server.alone(["a text"]).shape[1], bench.server_is_subject
+        sample = f"one request without `dimensions`, {bench.server_name}"
     figure, measured = f"{length:,} numbers", {"default_dim": length}
-    if not bench.is_subject:
-        return _other_model(bench, figure, "one text", measured)
-    return Finding(
-        HOLDS if length == _CLAIMED_DEFAULT else FAILS, figure, sample="one text", measured=measured
-    )
+    if not subject:
+        return _other_model(bench, figure, sample, measured)
+    return Finding(HOLDS if length == _CLAIMED_DEFAULT else FAILS, figure, sample=sample, measured=measured)
 
 
 def more_than_truncation(bench: Bench) -> Finding:
@@ -88,10 +118,8 @@ def _cut_elsewhere(
     bench: Bench, texts: list[str], dims: list[int]
 ) -> tuple[dict[int, np.ndarray] | None, str]:
     """Vectors of each dimension by software that is not this package's, and its name; None and why not."""
-    if bench.server is not None:
-        from toolkit.claims.server import embeddings_at
-
-        return {dim: embeddings_at(bench.server, texts, dim) for dim in dims}, bench.server.base_url
+    if bench.server is not None and not bench.serves_embedder:
+        return _cut_by_server(bench, texts, dims), bench.server_name
     if bench.embedder.space.engine == "wordllama":
         from importlib.resources import files
         from pathlib import Path
@@ -119,6 +147,18 @@ def _cut_elsewhere(
         }
         return own, "sentence-transformers' truncate_dim"
     return None, "no other software that cuts this embedder's vectors is at hand"
+
+
+def _cut_by_server(bench: Bench, texts: list[str], dims: list[int]) -> dict[int, np.ndarray]:
+    rows = {}
+    with bench.asked() as server:
+        for dim in dims:
+            answer = server.ask(texts, dimensions=dim)
+            if answer.rows is None or answer.rows.shape != (len(texts), dim):
+                found = answer.why if answer.rows is None else f"rows of shape {answer.rows.shape}"
+                raise ServerError(f"{server.address.url} does not give dimension {dim}: {found}")
+            rows[dim] = answer.rows
+    return rows
 
 
 def prefix_norms(bench: Bench) -> Finding:

@@ -38,6 +38,7 @@ EXAMPLES = {
     "claims": (
         "toolkit claims",
         "toolkit claims --embedder local:Qwen/Qwen3-Embedding-4B --data my/sets --out results/claims",
+        "toolkit claims --only p99-at-128,batch-spread --serve",
         "toolkit claims --only p99-at-128 --server http://localhost:30000/v1#my-model",
     ),
     "doctor": (
