@@ -29,6 +29,7 @@ FLOORS = {
     "judge": 3,  # below the decisions, for which judgements are evidence
     "decide": 4,
     "at_scale": 5,
+    "capacity": 5,
     "report": 5,
     "deploy": 5,
     "mteb_adapter": 5,

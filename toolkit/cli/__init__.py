@@ -24,6 +24,7 @@ from toolkit.cli.examples import EXAMPLES, examples
 from toolkit.cli.group import Stoppable
 from toolkit.cli.judge import judge
 from toolkit.cli.mteb import mteb
+from toolkit.cli.plan import plan
 from toolkit.cli.recommend import recommend
 from toolkit.cli.report import report
 from toolkit.cli.scale_test import scale_test
@@ -40,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (sweep, recommend, scale_test, report, judge, embed, mteb, claims, serve, check, doctor):
+for command in (sweep, recommend, scale_test, plan, report, judge, embed, mteb, claims, serve, check, doctor):
     app.command(epilog=examples(*EXAMPLES[command.__name__]))(command)
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")

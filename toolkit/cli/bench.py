@@ -32,18 +32,25 @@ def encode(
     budget_s: Annotated[
         float, typer.Option(help="seconds the passes may take on a CPU; 0 measures the whole workload")
     ] = 60.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the rates here, for toolkit plan --rates")
+    ] = None,
 ) -> None:
     """Measure tokens/s, texts/s, MFU, peak memory, and single-query latency at each dimension."""
     from toolkit.embedding.open import open_embedder
     from toolkit.experiment.encode_speed import SpeedPlan, measure_encode
     from toolkit.experiment.plan import auto_dims, parse_dims
+    from toolkit.files import write_json
 
     chosen = None if dims is None else parse_dims(dims)
     engine = open_embedder(embedder)
     full = engine.space.full_dim
     chosen = auto_dims(full) if chosen == "auto" else chosen or [full]
     plan = SpeedPlan(dims=tuple(chosen), repeats=repeats, budget_s=budget_s or None)
-    print(measure_encode(engine, workload, plan=plan, announce=print))
+    speed = measure_encode(engine, workload, plan=plan, announce=print)
+    if json_file is not None:
+        write_json(json_file, {"spec": embedder, "full_dim": full} | speed.as_dict())
+    print(speed)
 
 
 @bench.command(epilog=examples(*EXAMPLES["bench serve"]))

@@ -18,6 +18,10 @@ EXAMPLES = {
         "toolkit scale-test results/grid --documents 1M",
         "toolkit scale-test results/grid --documents 250k --distractors other.txt",
     ),
+    "plan": (
+        "toolkit plan --documents 1B --tokens 200 --embedder local:Qwen/Qwen3-Embedding-4B --dim 512 --gpus 8",
+        "toolkit plan --documents 10M --tokens 120 --embedder static --rates rates.json --price-file prices.toml",
+    ),
     "report": ("toolkit report results/first",),
     "judge": (
         "toolkit judge results/mine --most 50",
@@ -58,6 +62,7 @@ EXAMPLES = {
     "bench encode": (
         "toolkit bench encode --embedder local:Qwen/Qwen3-Embedding-0.6B --workload passages",
         "toolkit bench encode --workload queries --dims auto",
+        "toolkit bench encode --embedder static --json rates.json   # for toolkit plan --rates",
     ),
     "bench serve": (
         "toolkit bench serve http://127.0.0.1:30000/v1 --concurrency 1,8,32,128 --workload passages",

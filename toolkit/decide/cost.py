@@ -28,11 +28,12 @@ _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 @dataclass(frozen=True)
 class Prices:
-    """Monthly prices in USD and the load to serve.
+    """Prices in USD, monthly unless they say otherwise, and the load to serve.
 
     ram_usd_per_gb, disk_usd_per_gb : a GB (1e9 bytes) held for a month.
     vcpu_usd : one virtual CPU for a month.
     peak_qps : queries per second at the busiest time.
+    gpu_usd_per_hour : one GPU for an hour, of the kind that encodes.
     source : where the figures are from; printed with every cost.
     """
 
@@ -40,6 +41,7 @@ class Prices:
     disk_usd_per_gb: float = 0.08
     vcpu_usd: float = 22.0
     peak_qps: float = 10.0
+    gpu_usd_per_hour: float = 4.0
     source: str = "assumed round figures of cloud machines on demand; give your own prices"
 
     def __post_init__(self) -> None:

@@ -200,6 +200,32 @@ class EncodeSpeed:
         medians = [float(np.median(samples)) for samples in self.latency_ms.values()]
         return max(medians) - min(medians) if medians else math.nan
 
+    @property
+    def tokens_per_text(self) -> float:
+        """Mean tokens of a text, counted or as the built-in workload was drawn; NaN for others."""
+        if self.tokens is not None:
+            return self.tokens / self.texts
+        drawn = WORKLOADS.get(self.workload)
+        return math.nan if drawn is None else float(drawn.draw()[: self.texts].mean())
+
+    def as_dict(self) -> dict[str, object]:
+        """What rates are taken from, for JSON: what is not known is None."""
+        from toolkit.search.exact.compute import available_cores
+
+        rates = {"tokens_per_text": self.tokens_per_text, "tok_s": self.tok_s, "mfu": self.mfu}
+        return {
+            "embedder": self.embedder,
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "device": self.device,
+            "cores": available_cores(),
+            "workload": self.workload,
+            "texts": self.texts,
+            "texts_s": self.texts_s,
+            **{name: None if math.isnan(value) else value for name, value in rates.items()},
+            "seconds": list(self.seconds),
+        }
+
     def frame(self) -> pd.DataFrame:
         """One row per dimension (one row in all if no latency was measured)."""
         import pandas as pd
