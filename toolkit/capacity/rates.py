@@ -89,7 +89,7 @@ def index_rates() -> IndexRates:
 def encode_rates(embedder: str, file: str | Path | None = None) -> EncodeRates:
     """The rates of an embedder spec: from a file, else those recorded with the package.
 
-    file : what `toolkit bench encode --json` wrote, or a record of benchmarks/encode.py.
+    file : what `toolkit bench encode` wrote, or a record of benchmarks/encode.py.
 
     Raises PlanError for a file that holds no rates of this embedder, and where there are none and none are given.
     """
@@ -98,8 +98,8 @@ def encode_rates(embedder: str, file: str | Path | None = None) -> EncodeRates:
         found = _of_shapes(parse_json(MEASURED.read_bytes())["encode"], config, embedder)
         if found is None:
             raise PlanError(
-                f"no rates of {embedder!r} are recorded; measure them where it would run with toolkit bench encode "
-                f"--embedder {embedder} --json rates.json, and give that file (rates=)"
+                f"no rates of {embedder!r} are recorded; write them with toolkit bench encode where it would run, "
+                "as JSON, and give that file (rates=)"
             )
         return found
     try:
@@ -113,7 +113,7 @@ def encode_rates(embedder: str, file: str | Path | None = None) -> EncodeRates:
         found = found or _of_shapes(stored, config, embedder)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
         raise PlanError(
-            f"rates file {file} is neither of toolkit bench encode --json nor of benchmarks/encode.py; give one of "
+            f"rates file {file} is neither of toolkit bench encode nor of benchmarks/encode.py; give one of "
             "them"
         ) from None
     if found is None:
