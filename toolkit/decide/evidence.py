@@ -64,5 +64,6 @@ def with_recommendation(frame: pd.DataFrame, recommendation: Recommendation | No
     """The frame with what the recommendation found about each setting, all tested as one family."""
     if recommendation is None:
         return frame
-    found = recommendation.table.set_index("setting")[list(_FROM_RECOMMENDATION)]
+    table = recommendation.table.set_index("setting")
+    found = table[[column for column in _FROM_RECOMMENDATION if column in table]]
     return frame.join(found, on="setting")

@@ -148,7 +148,7 @@ class Evidence:
         brief : leave out what takes long: the bounds of each share kept (nan), the queries that would decide (None)
             and the column ``alike`` of the table.
         """
-        table, notes = self.kept("priced", self.pricing.at, demand.corpus_size or self.documents)
+        table, notes = self.priced(demand.corpus_size or self.documents)
         return _Search(self, demand, table, (*notes, *self.notes), brief).recommendation()
 
     def kept(self, name: str, find: Callable[..., T], *arguments: object) -> T:
@@ -157,6 +157,10 @@ class Evidence:
         if key not in self._found:
             self._found[key] = find(*arguments)
         return cast("T", self._found[key])
+
+    def priced(self, size: int) -> tuple[pd.DataFrame, tuple[str, ...]]:
+        """Every setting at a corpus size, cheapest first, and what to know about it; see `Pricing.at`."""
+        return self.kept("priced", self.pricing.at, size)
 
     def tested(self, keep: float) -> dict[str, NonInferiority]:
         """What the queries say about every setting but the reference: one family."""

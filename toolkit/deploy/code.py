@@ -11,6 +11,7 @@ from toolkit.errors import PlanError
 from toolkit.experiment.setting import Setting
 from toolkit.search.faiss.factory import factory_string, is_binary
 
+TARGETS = ("faiss", "qdrant", "pgvector", "milvus")
 _TRANSFORMS = ("OPQ", "RR", "PCA")
 
 

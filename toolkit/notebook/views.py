@@ -17,7 +17,7 @@ import pandas as pd
 from toolkit.decide.cost import Prices
 from toolkit.decide.evidence import headline, judged, recommended, with_recommendation
 from toolkit.decide.judging import judging_session
-from toolkit.decide.recommend import recommend
+from toolkit.decide.recommend import Evidence, recommend
 from toolkit.decide.recommendation import Recommendation
 from toolkit.decide.series import main_metric
 from toolkit.decide.wording import cell_text
@@ -26,11 +26,12 @@ from toolkit.experiment.results import Results
 from toolkit.experiment.setting import Setting
 from toolkit.measure.metrics import described
 from toolkit.measure.noninferiority import KEEP, Grade
-from toolkit.report.kinds import draw, possible_kinds
+from toolkit.report.kinds import draw, kinds, possible_kinds
 from toolkit.report.write import write_report
 
 if TYPE_CHECKING:
     from toolkit.data.sets import RetrievalSet
+    from toolkit.notebook.explore import ExplorerView
     from toolkit.notebook.judging import JudgeView
     from toolkit.report.style import Chart
 
@@ -166,6 +167,40 @@ class ResultsView:
                 unlabelled=unlabelled,
                 new_round=new_round,
             )
+        )
+
+    def explore(
+        self, *, keep: float = KEEP, metric: str | None = None, prices: Prices | None = None
+    ) -> ExplorerView:
+        """A widget to try limits with: quality to keep, corpus size, bytes, latency and memory as controls.
+
+        Quality against cost, the curve over dimensions and the recommendation follow each of them. The mouse over a
+        mark shows its setting, a click pins it and shows its code. An exported page has the charts and the
+        recommendation as they are at the start.
+
+        keep, metric, prices : as in `recommend`.
+
+        Raises PlanError or ResultsError as `recommend` does, MissingPackageError without the extra ``notebook``.
+        """
+        for package in ("ipywidgets", "plotly", "anywidget"):
+            require_package(package, needed_for="the explorer", extra="notebook")
+        from toolkit.notebook.explore import ExplorerView
+
+        evidence = Evidence.of(self.results, metric=metric, prices=prices)
+        return ExplorerView(evidence, embedder=_spec_of(self.results), keep=keep, pictures=self._pictures)
+
+    def _pictures(self, found: Recommendation) -> str:
+        """The charts that show a recommendation, as HTML that needs nothing."""
+        from base64 import b64encode
+
+        from toolkit.report.style import png_bytes
+
+        frame = with_recommendation(judged(self.results), found)
+        shown = [name for name in ("quality-cost", "dimension") if name in possible_kinds(frame)]
+        return "".join(
+            f'<img alt="{escape(kinds()[name].title)}" width="560" '
+            f'src="data:image/png;base64,{b64encode(png_bytes(draw(frame, name))).decode()}">'
+            for name in shown
         )
 
     def save(self) -> Path:
