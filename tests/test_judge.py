@@ -1,5 +1,6 @@
 """Judging as a session goes: what is asked, what is kept, what survives, and what the answers come to."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_values_are_those_of_trec_eval_on_what_was_judged(tmp_path, metric):
     session = a_session(tmp_path, design=design, most=25)
     answer_all(session, qrels)
     found = load_judged(tmp_path)[0]
-    assert len(found.query_ids) >= 25
+    assert len(found.query_ids) == 25
     assert found.query_ids[:25] == tuple(QUERY_IDS[i] for i in design.draws[:25])
     assert found.probabilities[:25] == pytest.approx(design.probabilities[design.draws[:25]])
     asked = {i: {d: qrels.get(i, {}).get(d, 0) for d in design.documents(i)} for i in set(found.query_ids)}
@@ -314,3 +315,64 @@ def test_a_design_made_for_a_simulation_takes_other_seeds():
     design = replace(a_round(), seed=77)
     assert design.draws != a_round().draws
     assert len(judged_from(design, some_qrels(), draws=12).query_ids) == 12
+
+
+def expected(design, gains, draws, *, longest=7):
+    """The estimate's mean over every sequence of draws there can be, and the truth; exact, no sampling."""
+    pool = len(design.query_ids)
+    truth = judged_of(drawn_as(design, list(range(pool))), gains).values["far"].mean()
+    total = 0.0
+    for sequence in itertools.product(range(pool), repeat=longest):
+        first = set(sequence[:draws])  # what a person judges: nothing is known of the others
+        known = {design.query_ids[place]: gains[design.query_ids[place]] for place in first}
+        found = judged_of(drawn_as(design, list(sequence)), known, draws=draws if design.keep else None)
+        estimate = (found.values["far"] * found.weights).mean()
+        total += np.prod(design.probabilities[list(sequence)]) * estimate
+    return total, truth
+
+
+def drawn_as(design, sequence):
+    copy = replace(design)
+    copy.__dict__["draws"] = sequence
+    return copy
+
+
+def test_the_number_of_draws_is_fixed_so_the_estimate_is_unbiased():
+    """Draws behind the last one asked count only where they repeat a judged query; they would count often-drawn
+    queries too often."""
+    whole, qrels = a_round(settings=("far",)), some_qrels()
+    pool = [0, 3, 7]
+    small = replace(
+        whole,
+        query_ids=[QUERY_IDS[place] for place in pool],
+        probabilities=np.array([0.7, 0.2, 0.1]),
+        rankings={
+            QUERY_IDS[place]: {
+                key: tuple(DOC_IDS[row] for row in FOUND[key].rows[place][:10]) for key in ("full", "far")
+            }
+            for place in pool
+        },
+    )
+    gains = {
+        one: {doc: qrels.get(one, {}).get(doc, 0) for doc in small.documents(one)} for one in small.query_ids
+    }
+    estimate, truth = expected(small, gains, 2)
+    assert estimate == pytest.approx(truth, abs=1e-12)
+    without_limit, _ = expected(replace(small, keep=0.0), gains, 2)
+    assert abs(without_limit - truth) > 0.01, "the test can fail"
+
+
+def test_the_journal_says_how_many_draws_are_to_be_judged(tmp_path):
+    design, qrels = a_round(), some_qrels()
+    number = next(n for n in range(2, 900) if design.draws[n] in design.draws[:n])
+    answer_all(a_session(tmp_path, design=design, most=number), qrels)
+    assert Journal(tmp_path / JOURNAL).asked == {1: number}
+    assert len(load_judged(tmp_path)[0].query_ids) == number
+    answer_all(a_session(tmp_path, most=1), qrels)
+    assert len(load_judged(tmp_path)[0].query_ids) == number, "a shorter session takes nothing back"
+    more = number + 5
+    answer_all(a_session(tmp_path, most=more), qrels)
+    assert len(load_judged(tmp_path)[0].query_ids) == more
+    lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
+    (tmp_path / JOURNAL).write_bytes(b"".join(line for line in lines if b"\tasked\t" not in line))
+    assert len(load_judged(tmp_path)[0].query_ids) >= more, "a journal of before says no number"

@@ -10,6 +10,18 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 # What makes a notebook small, and words that stand in its output.
 SMALL = {
+    "01_quickstart": (
+        {"dims": [64, 128], "max_queries": 80, "keep": 0.9},
+        ["64 (3, 64)", "256 float32 Flat"],
+    ),
+    "02_mteb": (
+        {"dims": [64], "every_document": 8, "every_query": 64},
+        ["find-the-function", "which-package", "summary-to-text"],
+    ),
+    "03_tradeoffs": (
+        {"dims": [64], "precisions": ["float32", "binary"], "max_queries": 80, "corpus_size": 1_000_000},
+        ["for 1,000,000 vectors", "first_stage_share"],
+    ),
     "04_instructions": (
         {"instructions": ["none", "Find the function"], "dims": [64], "max_queries": 60},
         ["Find the function\\nmean of an array", "difference", "256 float32 Flat"],
@@ -20,7 +32,7 @@ SMALL = {
     ),
     "07_your_data": (
         {"documents": 300, "queries": 60, "dims": [128], "precisions": ["float32"], "judgements": 10},
-        ["my-data", "kept nDCG@10", "queries are judged", "128 float32 Flat"],
+        ["my-data", "kept nDCG@10", "queries are judged", "queries judged where settings can lose most"],
     ),
 }
 

@@ -191,7 +191,7 @@ def test_only_the_full_dimension_keeps(curve):
 
 
 def test_per_query_verdicts_go_before_intervals(curve):
-    curve["keeps_alone"] = pd.array([True, False, False, False], dtype="boolean")
+    curve["verdict_alone"] = ["reference", "undecided", "loses", "loses"]
     assert not smallest_dim(curve).certain
 
 

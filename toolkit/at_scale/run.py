@@ -94,8 +94,8 @@ def scale_test(
         raise PlanError(f"documents {documents:,} is below the corpus's {corpus_size:,}; choose more")
     known = results.measurements.set_index("setting", drop=False)
     if setting is None:
-        advised = recommend(results, corpus_size=documents)
-        setting = (advised.choice or advised.reference).setting
+        found = recommend(results, corpus_size=documents)
+        setting = (found.advised or found.reference).setting
     check_settings([setting], known["setting"].tolist())
     measured = Setting.parse(setting)
     there = scaled_setting(measured, documents, measured=corpus_size)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from toolkit.decide.series import exact_rows, focus, has, main_metric, other_instructions, reference
 from toolkit.decide.wording import dimension_finding, dimension_sentence
-from toolkit.measure.noninferiority import GRADES, KEEP, KEEPS, Grade
+from toolkit.measure.noninferiority import KEEP, KEEPS, Grade
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def keeps(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float = KEEP) 
 
 def keeps_alone(rows: pd.DataFrame, full: pd.Series, metric: str, keep: float = KEEP) -> pd.Series:
     """Which rows keep the quality, each tested by itself: for tests in a fixed order."""
-    if has(rows, "keeps_alone") and keep == KEEP:
-        passed = rows["keeps_alone"].isin(GRADES)
+    if has(rows, "verdict_alone") and keep == KEEP:
+        passed = rows["verdict_alone"].isin(KEEPS)
     else:
         passed = _interval_keeps(rows, full, metric, keep)
     return passed | (rows.index == full.name)
@@ -120,7 +120,7 @@ def smallest_dim(rows: pd.DataFrame, metric: str | None = None, keep: float = KE
 
 def _weakest(rows: pd.DataFrame) -> Grade:
     """The grade that a chain of tests comes to."""
-    return "likely" if has(rows, "keeps_alone") and (rows["keeps_alone"] == "likely").any() else "proven"
+    return "likely" if has(rows, "verdict_alone") and (rows["verdict_alone"] == KEEPS[1]).any() else "proven"
 
 
 def best_series_dim(frame: pd.DataFrame, metric: str | None = None) -> ShortestDimension:

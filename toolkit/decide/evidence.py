@@ -1,7 +1,7 @@
 """Adds to the measurements what the per-query values can say and means cannot.
 
-keeps_alone     whether a setting of the exact search is proven or likely to keep 99 %, or neither (empty), tested by
-                itself, for the fixed order of dimensions in dimension.py
+verdict_alone   the verdict on a setting of the exact search, tested by itself, for the fixed order of dimensions in
+                dimension.py
 verdict         keeps (proven), keeps (likely), loses, undecided or reference: all settings tested together
 alike           whether its quality cannot be told apart from the recommended setting's
 usd_per_month   cost at the recommendation's prices
@@ -26,7 +26,7 @@ _FROM_RECOMMENDATION = ("verdict", "alike", "usd_per_month")
 
 
 def judged(results: Results) -> pd.DataFrame:
-    """The measurements with ``keeps_alone``, where the quality is a mean over queries."""
+    """The measurements with ``verdict_alone``, where the quality is a mean over queries."""
     frame = results.frame().reset_index(drop=True)
     metric = main_metric(frame)
     if not (results.folder / PER_QUERY).is_file() or metric not in results.per_query:
@@ -34,7 +34,7 @@ def judged(results: Results) -> pd.DataFrame:
     values = results.per_query.astype({"setting": str}).pivot(  # noqa: PD010 - refuses a query that stands twice
         index="query_id", columns="setting", values=metric
     )
-    frame["keeps_alone"] = pd.Series(pd.NA, index=frame.index, dtype="object")
+    frame["verdict_alone"] = pd.Series(pd.NA, index=frame.index, dtype="object")
     for _, rows in series_of(frame):
         full = reference(rows, metric)
         if not full[metric] > 0:
@@ -43,7 +43,7 @@ def judged(results: Results) -> pd.DataFrame:
         shorter = exact.drop(full.name).tolist()
         found = queries_of(results, metric, full["setting"], values).alone(shorter, KEEP)
         for place, key in exact.items():
-            frame.loc[place, "keeps_alone"] = found.get(key, "proven")
+            frame.loc[place, "verdict_alone"] = found.get(key, "reference")
     return frame
 
 

@@ -27,10 +27,12 @@ from toolkit.measure.noninferiority import (
     NonInferiority,
     Pool,
     PValues,
+    Verdict,
     one_family,
     p_values,
     queries_needed,
     retained_at_least,
+    verdict_of,
 )
 
 if TYPE_CHECKING:
@@ -110,16 +112,14 @@ class Queries:
         family = one_family(PValues(**found), keep=keep, alpha=alpha, groups=self.groups.tolist())
         return dict(zip(self.settings, family, strict=True))
 
-    def alone(self, settings: Sequence[str], keep: float, *, alpha: float = ALPHA) -> dict[str, Grade | None]:
-        """The grade at which the labelled queries show each of some settings to keep the quality, tested by itself."""
+    def alone(self, settings: Sequence[str], keep: float, *, alpha: float = ALPHA) -> dict[str, Verdict]:
+        """The verdict of the labelled queries on each of some settings, tested by itself."""
         if self.plain is None or not settings:
-            return dict.fromkeys(settings)
+            return dict.fromkeys(settings, "undecided")
         judged, pool = self._plain_of(*settings)
         found = p_values(judged, pool, keep=keep, alpha=alpha)
-        return {
-            setting: "proven" if proven <= alpha else "likely" if likely <= alpha else None
-            for setting, proven, likely in zip(settings, found.proven, found.likely, strict=True)
-        }
+        p_values_of = zip(settings, found.proven, found.likely, found.loses, strict=True)
+        return {setting: verdict_of(*ps, alpha) for setting, *ps in p_values_of}
 
     def retained_at_least(self, setting: str, grade: Grade) -> float:
         """The 95 % lower bound of the share that a setting keeps, taken alone; 1.0 for the reference."""

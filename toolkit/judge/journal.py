@@ -2,8 +2,10 @@
 
     judgements.tsv    round, draw, query_id, doc_id, gain, note, time_utc, probability, judge
 
-A later line on the same query and document replaces an earlier one; one without a gain takes it back. A line
-that a crash cut short is left out with a warning, and removed by the next answer. Knows no setting, no metric.
+A later line on the same query and document replaces an earlier one; one without a gain takes it back. A line of
+no query, with the note ``asked``, is no answer: its `draw` says how many draws a session set out to judge. A line that
+a crash cut short is left out with a warning, and removed by the next answer. Knows no setting,
+no metric.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from toolkit.experiment.lock import wait_for_lock
 JOURNAL = "judgements.tsv"
 TAKEN_BACK = "taken back"
 UNSURE = "unsure"
+ASKED = "asked"
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _LETTERS = {escape[1]: letter for letter, escape in _ESCAPES.items()}
 
@@ -55,13 +58,16 @@ class Journal:
     """The answers of one results folder.
 
     path : the file; it need not be there yet.
-    answers : all lines in order, as they were when last read or added to.
+    answers : all of them in order, as they were when last read or added to.
+    asked : of each round, how many draws were to be judged, the most of all its sessions; a round that an earlier
+        version kept does not say.
     """
 
     def __init__(self, path: Path) -> None:
         """Read what is there, if anything; raises ResultsError for a damaged line that is not the last."""
         self.path = path
         self.answers: list[Answer] = []
+        self.asked: dict[int, int] = {}
         self._seen_bytes = self._whole_bytes = 0
         try:
             self._take_in(path.read_bytes())
@@ -92,8 +98,14 @@ class Journal:
             _append(file, line, at=self._whole_bytes)
             self._whole_bytes += len(line)
             self._seen_bytes = self._whole_bytes
-            self.answers.append(answer)
+            self._keep(answer)
             return True
+
+    def _keep(self, line: Answer) -> None:
+        if line.note == ASKED:
+            self.asked[line.round] = max(line.draw, self.asked.get(line.round, 0))
+        else:
+            self.answers.append(line)
 
     @contextmanager
     def _open(self) -> Iterator[int]:
@@ -135,7 +147,9 @@ class Journal:
                 ToolkitWarning,
                 stacklevel=3,
             )
-        self.answers = answers
+        self.answers, self.asked = [], {}
+        for answer in answers:
+            self._keep(answer)
         self._seen_bytes = len(content)
         self._whole_bytes = len(content) - len(cut)
 

@@ -1,7 +1,8 @@
 """From judgements to numbers: the metric at every draw that is judged whole, with the probability of the draw.
 
 Draws behind the first that is not whole do not count, whatever is known of them: which queries are easy to
-finish must not decide which ones count. Knows no test and no verdict.
+finish must not decide which ones count. Nor do draws beyond those that were to be judged: they would count only where
+they repeat a judged query, so that queries which are drawn often would count too often. Knows no test and no verdict.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def load_judged(folder: Path) -> list[Judged]:
     rounds = load_rounds(folder)
     if not rounds:
         return []
-    gains = Journal(folder / JOURNAL).gains
-    return [found for found in (judged_of(design, gains) for design in rounds) if found.query_ids]
+    journal = Journal(folder / JOURNAL)
+    gains = journal.gains
+    found = (judged_of(design, gains, draws=journal.asked.get(design.number)) for design in rounds)
+    return [one for one in found if one.query_ids]
 
 
 def judged_of(design: Design, gains: Gains, *, draws: int | None = None) -> Judged:

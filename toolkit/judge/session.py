@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from toolkit.errors import PlanError
 from toolkit.judge.design import MOST_DRAWS, Design
-from toolkit.judge.journal import TAKEN_BACK, UNSURE, Answer, Journal, standing
+from toolkit.judge.journal import ASKED, TAKEN_BACK, UNSURE, Answer, Journal, standing
 from toolkit.judge.judged import is_whole
 from toolkit.judge.questions import next_document
 
@@ -67,6 +67,7 @@ class Session:
         self.design = design
         self.journal = journal
         self.judge = judge
+        self._most = most
         self._queries, self._documents = queries, documents
         # Of each query to judge, the draw that first asks for it.
         self._draws: dict[str, int] = {}
@@ -133,17 +134,19 @@ class Session:
         return self._add(given[-1].draw, given[-1].query_id, given[-1].doc_id, None, TAKEN_BACK)
 
     def _add(self, draw: int, query_id: str, doc_id: str, gain: int | None, note: str) -> bool:
-        place = self.design.draws[draw]
+        # Before the first answer: how many draws count must not depend on what is drawn.
+        if self.journal.asked.get(self.design.number, 0) < self._most and not self._write(
+            self._most, "", "", None, ASKED, probability=0.0
+        ):
+            return False
+        probability = float(self.design.probabilities[self.design.draws[draw]])
+        return self._write(draw, query_id, doc_id, gain, note, probability=probability)
+
+    def _write(
+        self, draw: int, query_id: str, doc_id: str, gain: int | None, note: str, *, probability: float
+    ) -> bool:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        number = self.design.number
         return self.journal.add(
-            Answer(
-                self.design.number,
-                draw,
-                query_id,
-                doc_id,
-                gain,
-                note,
-                datetime.now(UTC).isoformat(timespec="seconds"),
-                float(self.design.probabilities[place]),
-                self.judge,
-            )
+            Answer(number, draw, query_id, doc_id, gain, note, now, probability, self.judge)
         )

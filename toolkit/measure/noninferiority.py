@@ -202,7 +202,7 @@ def one_family(
     proven, likely = holm(found.proven[firsts])[member], holm(found.likely[firsts])[member]
     loses = benjamini_hochberg(found.loses[firsts])[member]
     return [
-        NonInferiority(keep, *(float(one) for one in row), _verdict(*row[1:], alpha))
+        NonInferiority(keep, *(float(one) for one in row), verdict_of(*row[1:], alpha))
         for row in zip(found.retained, proven, likely, loses, strict=True)
     ]
 
@@ -345,7 +345,8 @@ def _joined(clusters: Sequence[np.ndarray | None]) -> np.ndarray | None:
     return np.concatenate(known) if len(known) == len(clusters) else None
 
 
-def _verdict(p_proven: float, p_likely: float, p_loses: float, alpha: float) -> Verdict:
+def verdict_of(p_proven: float, p_likely: float, p_loses: float, alpha: float = ALPHA) -> Verdict:
+    """The strictest verdict that these p-values allow at `alpha`."""
     if p_proven <= alpha:
         return "keeps (proven)"
     if p_likely <= alpha:

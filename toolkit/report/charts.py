@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from toolkit.decide.dimension import keeps, keeps_alone, smallest_dim
-from toolkit.decide.series import SERIES, exact_rows, focus, main_metric, reference, series_of
+from toolkit.decide.series import SERIES, exact_rows, focus, has, main_metric, reference, series_of
 from toolkit.decide.wording import SETTING_COLUMNS, amount, series_label, setting_label, shorten, varying
 from toolkit.measure.metrics import described
-from toolkit.measure.noninferiority import KEEP
+from toolkit.measure.noninferiority import KEEP, KEEPS
 from toolkit.report.axes import cost_axis, dim_axis, share_axis
 from toolkit.report.labels import label_points
 from toolkit.report.pareto import pareto_front
@@ -35,6 +35,13 @@ from toolkit.report.style import (
 
 _MOST_LINES = 8
 _MOST_LABELS = 9
+# Marker and filling of each verdict, so that neither needs colour.
+_VERDICTS = {
+    "keeps (proven)": ("o", COLOURS[0]),
+    "keeps (likely)": ("D", COLOURS[0]),
+    "undecided": ("o", PAPER),
+    "loses": ("X", PAPER),
+}
 # A saving below this share of the cost is not worth a title, and for times may be noise.
 _CLEARLY = 0.05
 
@@ -107,7 +114,7 @@ def kept_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
     # The interval of the difference, moved to the share: the full dimension's mean is the unit.
     low = (kept - (full[metric] + line[f"{metric}_delta_lo"]) * percent).clip(lower=0)
     high = ((full[metric] + line[f"{metric}_delta_hi"]) * percent - kept).clip(lower=0)
-    passed = keeps_alone(line, full, metric)
+    verdicts = _verdicts_alone(line, full, metric)
 
     chart = new_chart()
     axes = chart.add_subplot()
@@ -122,20 +129,18 @@ def kept_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
         elinewidth=2,
         capsize=4,
     )
-    for mask, face, label in (
-        (passed, COLOURS[0], "keeps 99 %, 95 % confident, tested alone"),
-        (~passed, PAPER, "not proven to keep 99 %"),
-    ):
+    for told, (marker, face) in _VERDICTS.items():
+        mask = verdicts == told
         if mask.any():
             axes.plot(
                 line["dim"][mask],
                 kept[mask],
-                "o",
+                marker,
                 color=COLOURS[0],
                 markerfacecolor=face,
                 markeredgewidth=1.8,
                 markersize=9,
-                label=label,
+                label=told,
                 zorder=4,
             )
     dim_axis(axes.xaxis, line["dim"])
@@ -155,9 +160,21 @@ def kept_by_dimension(frame: pd.DataFrame, metric: str | None = None) -> Chart:
     heading(
         chart,
         verdict.finding,
-        f"{series_label(rows)} · bars: 95 % interval of the paired difference to full",
+        f"{series_label(rows)} · bars: 95 % interval of the paired difference to full; each dimension tested alone",
     )
     return chart
+
+
+def _verdicts_alone(line: pd.DataFrame, full: pd.Series, metric: str) -> pd.Series:
+    """What is said of each dimension tested alone; of a frame without per-query values, what its intervals say."""
+    if has(line, "verdict_alone"):
+        told = line["verdict_alone"].where(line["verdict_alone"].isin(list(_VERDICTS)), KEEPS[0])
+    else:
+        told = pd.Series("undecided", index=line.index)
+        told[line[f"{metric}_delta_hi"] < -(1 - KEEP) * full[metric]] = "loses"
+        told[keeps_alone(line, full, metric)] = KEEPS[1]
+    told[full.name] = KEEPS[0]
+    return told
 
 
 @styled
@@ -278,6 +295,6 @@ def _tradeoff_finding(rows: pd.DataFrame, full: pd.Series, cost: str, metric: st
     passed = rows[keeps(rows, full, metric)]
     cheapest = passed.sort_values(cost, kind="stable").iloc[0]
     if not cheapest[cost] < (1 - _CLEARLY) * full[cost]:
-        return f"No {_less(cost)} setting is proven to keep 99 % of {what}"
+        return f"No {_less(cost)} setting is proven or likely to keep 99 % of {what}"
     less, all_of_it = (amount(row[cost], described(cost)) for row in (cheapest, full))
     return f"{setting_label(cheapest, parts)} keeps 99 % of {what} at {less} instead of {all_of_it}"

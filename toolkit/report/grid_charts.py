@@ -173,7 +173,7 @@ def _heat_map_finding(passed: pd.DataFrame, full: pd.Series, metric: str) -> str
     what = f"{percent(KEEP)} of {described(metric).label}"
     cheaper = passed[passed["bytes_per_vector"] < full["bytes_per_vector"]]
     if cheaper.empty:
-        return f"No smaller vector is proven to keep {what}"
+        return f"No smaller vector is proven or likely to keep {what}"
     best = cheaper.sort_values(["bytes_per_vector", "dim"], kind="stable").iloc[0]
     stage = ", rescored," if best["rescore"] else ""
     return (
