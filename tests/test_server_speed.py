@@ -66,7 +66,7 @@ def test_failures_are_shown_and_end_in_exit_code_1(server, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     server.always = lambda request: status(429)(request) if len(server.requests) % 2 else None
     server.requests.append({})  # the first question, for the vector's length, is answered
-    options = ["--concurrency", "2", "--seconds", "0.2", "--processes", "1"]
+    options = ["--concurrency", "1", "--seconds", "0.2", "--processes", "1"]
     with pytest.raises(SystemExit) as ended:
         main(["bench", "serve", server.url, *options])
     assert ended.value.code == 1
