@@ -50,8 +50,12 @@ class Server:
     @property
     def shown(self) -> str:
         """The command, with no path of this machine."""
-        words = ["python" if word == self.command[0] else word.removeprefix("local:") for word in self.command]
-        return " ".join(Path(word).name if Path(word).is_absolute() and Path(word).exists() else word for word in words)
+        words = [
+            "python" if word == self.command[0] else word.removeprefix("local:") for word in self.command
+        ]
+        return " ".join(
+            Path(word).name if Path(word).is_absolute() and Path(word).exists() else word for word in words
+        )
 
 
 def own(embedder: str, *more: str) -> Server:
