@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # FAISS comes as one of two packages with the same module name: never both.
 EXTRA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 DEMO := results/demo
+comma := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-mteb-versions test-mteb-oldest lint types docs core models notebooks lab clean
@@ -15,13 +16,16 @@ help: ## list the targets
 
 setup: $(VENV)/installed ## create .venv and install everything, with faiss-gpu where there is an NVIDIA GPU
 
-# torch stands in the same command as the rest: pip then settles on one build of it.
+# torch stands in the same command as the rest: pip then settles on one build of it. Milvus Lite asks for faiss-cpu,
+# and uses faiss-gpu where that is what there is.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
 		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 to 3.14 is needed: make setup PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch \
-		-e '.[$(EXTRA),local,mteb,remote,serve,ray,notebook,dev]'
+		-e '.[$(EXTRA),local,mteb,remote,serve,ray,notebook,pgvector$(if $(filter cpu,$(EXTRA)),$(comma)milvus),dev]'
+	$(if $(filter gpu,$(EXTRA)),$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt pymilvus && \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps milvus-lite)
 	@touch $@
 
 demo: setup ## sweep the dimensions of the embedded model on the built-in set: no GPU, no download

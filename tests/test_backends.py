@@ -169,8 +169,8 @@ def test_backends_are_found_by_name_and_by_entry_point(monkeypatch):
     assert isinstance(get_backend("exact"), ExactBackend)
     with pytest.raises(PlanError, match="unknown index backend 'exakt'; did you mean 'exact'"):
         get_backend("exakt")
-    with pytest.raises(PlanError, match=r"indexes\[0\]: unknown index backend 'milvus'"):
-        lay_out(make_plan(indexes=["milvus:FLAT"]), [8], 8)
+    with pytest.raises(PlanError, match=r"indexes\[0\]: unknown index backend 'qdrant'"):
+        lay_out(make_plan(indexes=["qdrant:FLAT"]), [8], 8)
 
     class Installed:
         name = "elsewhere"

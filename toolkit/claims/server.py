@@ -13,9 +13,10 @@ import numpy as np
 from toolkit.claims.bench import SUBJECT, SUBJECT_SPEC, Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN, Claim, Finding
 from toolkit.conformance.load import Load, LoadResult, run_load
-from toolkit.embedding.keys import key_for, origin
+from toolkit.embedding.keys import key_for
 from toolkit.errors import MissingPackageError, ServerError, require_package
 from toolkit.experiment.encode_speed import workload_texts
+from toolkit.key_hosts import origin
 
 _CLIENTS = 128
 _CLAIMED_P99_MS, _CLAIMED_QPS = 85.0, 200.0

@@ -164,12 +164,12 @@ def _pgvector(setting: Setting, k: int) -> list[str]:
         "bit": ("bit_hamming_ops", "<~>"),
     }
     ops, operator = operators[kind]
-    made = f"CREATE INDEX ON docs USING hnsw (embedding {ops}) WITH (m = {links}, ef_construction = {build.get('efConstruction', 40)});"  # noqa: E501
+    made = f"CREATE INDEX ON docs USING hnsw (embedding {ops}) WITH (m = {links}, ef_construction = {max(build.get('efConstruction', 40), 2 * links)});"  # noqa: E501
     return [
         'sql = """',
         f"CREATE TABLE docs (id bigint PRIMARY KEY, embedding {kind}({setting.dim}));",
         *([made] if links else []),
-        *([f"SET hnsw.ef_search = {search['efSearch']};"] if "efSearch" in search else []),
+        *([f"SET hnsw.ef_search = {max(search['efSearch'], k)};"] if "efSearch" in search else []),
         f"SELECT id FROM docs ORDER BY embedding {operator} %s LIMIT {k};",  # noqa: S608 - a text to read
         '"""',
         *_later(setting),

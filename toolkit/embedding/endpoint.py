@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.embedding.config import RemoteConfig
-from toolkit.embedding.keys import ALLOWED, key_for, origin
+from toolkit.embedding.keys import key_for
 from toolkit.errors import ServerError
+from toolkit.key_hosts import ALLOWED, origin
 from toolkit.redact import redacted
 from toolkit.wire.client_replies import error_text, model_names, read_reply
 

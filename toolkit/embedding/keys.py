@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from toolkit.embedding.config import RemoteConfig
 from toolkit.errors import PlanError
+from toolkit.key_hosts import ALLOWED, is_allowed, origin
 
-ALLOWED = "TOOLKIT_KEY_HOSTS"
 _OPENAI_KEY = "OPENAI_API_KEY"
 _OPENAI_ORIGIN = "https://api.openai.com"
 
@@ -47,12 +47,6 @@ def key_for(config: RemoteConfig) -> str | None:
     return key
 
 
-def is_allowed(variable: str, place: str) -> bool:
-    """Whether the user's environment pairs this variable with this origin."""
-    pairs = (pair.strip().partition("=") for pair in os.environ.get(ALLOWED, "").split(","))
-    return any(name == variable and mark and origin(host) == place for name, mark, host in pairs)
-
-
 def check_key_of_file(variable: str, base_url: str) -> None:
     """Raise PlanError unless the user allowed the pair that a file names."""
     place = origin(base_url)
@@ -61,20 +55,6 @@ def check_key_of_file(variable: str, base_url: str) -> None:
             f"api_key_env: a file may not choose which environment variable is sent where (here {variable} to "
             f"{place}); if you wrote it, allow the pair with the environment variable {ALLOWED}='{variable}={place}'"
         )
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port of an address, such as ``https://api.openai.com``; empty for what is none."""
-    parts = urlsplit(url.strip())
-    try:
-        port = parts.port
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    shown = "" if port in (None, {"http": 80, "https": 443}[parts.scheme]) else f":{port}"
-    return f"{parts.scheme}://{host}{shown}"
 
 
 def _is_private(place: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from toolkit.data.sets import RetrievalSet
 from toolkit.errors import ResultsError
 from toolkit.experiment.bounds import derive_bounds
+from toolkit.experiment.filtered import filtered_columns
 from toolkit.experiment.setting import SETTING_COLUMNS, Setting
 from toolkit.experiment.store import RawStore
 from toolkit.measure.agreement import Ranking, kept_ndcg, most_ndcg_lost, overlap, rank_biased_overlap
@@ -183,6 +184,7 @@ def _facts(store: RawStore, setting: Setting, *, documents: int) -> dict[str, ob
         | latency(samples)
         | {
             "build_s": build["build_s"],
+            "insert_rows_per_s": _insert_rate(build, documents),
             "index_bytes": index_bytes,
             "bytes_per_vector": bytes_per_vector(index_bytes, documents),
             "gb_per_million": gb_per_million(index_bytes, documents),
@@ -208,4 +210,11 @@ def latency(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
         "first_stage_share": float(stages[0] / stages.sum()),
         "qps": batch_queries / float(np.median(samples[last])),
         "qps_1_thread": batch_queries / float(np.median(samples["batch_s_0"])),
-    }
+    } | filtered_columns(samples)
+
+
+def _insert_rate(build: Mapping[str, object], documents: int) -> float:
+    """Rows per second that an index takes in: all steps but training and, in a database, indexing afterwards."""
+    steps_s = build.get("steps_s") or {}
+    seconds = sum(one for step, one in steps_s.items() if step not in ("train", "index"))
+    return documents / seconds if seconds else np.nan

@@ -88,11 +88,12 @@ def search_versions(backends: Iterable[object] = ()) -> dict[str, str]:
 
     backends : index backends; a version of the package that each comes from is among them.
     """
-    modules = {type(backend).__module__.partition(".")[0] for backend in backends} - {"toolkit"}
-    if not modules:
-        return _installed(_SEARCH_PACKAGES)
-    owners = packages_distributions()
-    more = {name for module in modules for name in owners.get(module, ())}
+    given = list(backends)
+    more = {name for backend in given for name in getattr(backend, "packages", ())}
+    modules = {type(backend).__module__.partition(".")[0] for backend in given} - {"toolkit"}
+    if modules:
+        owners = packages_distributions()
+        more |= {name for module in modules for name in owners.get(module, ())}
     return _installed((*_SEARCH_PACKAGES, *sorted(more)))
 
 

@@ -125,6 +125,13 @@ def check_grid(plan: SweepPlan, builds: Sequence[Build], *, documents: int) -> N
             f"k {plan.k} is more than the corpus's {documents} documents; "
             f"choose {FEWEST_NEIGHBOURS}..{documents}, or leave it out"
         )
+    smallest = min([documents, *smaller_sizes(plan, documents)])
+    for place, share in enumerate(plan.timing.filters):
+        if smallest * share < 1:
+            raise PlanError(
+                f"timing.filters[{place}] = {share} lets none of {smallest} documents pass; "
+                f"choose {1 / smallest:g} or more"
+            )
     for place, stages in enumerate(plan.rescore):
         _check_funnel(stages, where=f"rescore[{place}]", k=plan.k)
     sizes = [(documents, "")] + [

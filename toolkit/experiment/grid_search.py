@@ -7,15 +7,16 @@ round. Knows of indexes only what their protocol says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.corpus_parts import CorpusParts
+from toolkit.experiment.filtered import FilteredTruth, filtered_samples, sample_names
 from toolkit.experiment.grid import Build, smaller_sizes
 from toolkit.experiment.index_store import IndexStore
 from toolkit.experiment.plan import SweepPlan, TimingPlan
@@ -168,10 +169,7 @@ def _unfinished(store: RawStore, build: Build, vectors: Searchable, timing: Timi
     return (
         store.build(build.slug) is None
         or bool(vectors.lacking(store, build.settings))
-        or (
-            timing is not None
-            and any(store.rounds_timed(search) < timing.rounds for search in build.searches)
-        )
+        or (timing is not None and _rounds(store, build, timing) < timing.rounds)
     )
 
 
@@ -236,7 +234,8 @@ def _time(
     """Add the rounds each search lacks. What is timed does not depend on the instruction."""
     timing = plan.timing
     some = next(iter(vectors.queries.values())).rows[: timing.queries]
-    lacking = {build: timing.rounds - _rounds(store, build) for build in builds}
+    truth = FilteredTruth(vectors.corpus, some)
+    lacking = {build: timing.rounds - _rounds(store, build, timing) for build in builds}
     total = sum(lacking.values())
     with progress_bar(total=total, label="time searches", unit="index", show=progress) as bar:
         for turn in range(max(lacking.values(), default=0)):
@@ -255,7 +254,20 @@ def _time(
                         for search in build.searches
                     }
                     backends = [backend_of(build.backend, build.spec.index) for build in group]
-                    _time_one_round(store, timed, timing, backends=backends, seed=plan.seed + turn)
+                    filtered = {
+                        search: partial(
+                            filtered_samples,
+                            None if search.rescore else built,
+                            timed[search].queries,
+                            truth,
+                            timing.filters,
+                            k=plan.k,
+                            search_args=dict(search.search_args),
+                        )
+                        for build, built in loaded.items()
+                        for search in build.searches
+                    }
+                    _time_one_round(store, timed, filtered, timing, backends=backends, seed=plan.seed + turn)
                 bar.update(len(group))
 
 
@@ -277,13 +289,14 @@ def _timed(built: Index, search: Setting, vectors: Searchable, queries: np.ndarr
     return Timed(funnel.bare_search(k), funnel.prepare(queries))
 
 
-def _rounds(store: RawStore, build: Build) -> int:
-    return min(store.rounds_timed(search) for search in build.searches)
+def _rounds(store: RawStore, build: Build, timing: TimingPlan) -> int:
+    return min(store.rounds_timed(search, sample_names(timing.filters)) for search in build.searches)
 
 
 def _time_one_round(
     store: RawStore,
     timed: Mapping[Setting, Timed],
+    filtered: Mapping[Setting, Callable[[], dict[str, np.ndarray]]],
     timing: TimingPlan,
     *,
     backends: Sequence[Backend],
@@ -301,6 +314,7 @@ def _time_one_round(
                 for search, one in timed.items():
                     if search.rescore:
                         fresh[search]["stage_ms"] = _stage_ms(one)
+                    fresh[search] |= filtered[search]()
     for search, samples in fresh.items():
         store.add_timing(search, samples)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from toolkit.errors import ResultsError
-from toolkit.search.backend import Backend, Index
+from toolkit.search.backend import Backend, Index, KeptElsewhere
 from toolkit.search.empty_last import load_index
 
 # Share of free memory that held indexes may take.
@@ -28,9 +28,11 @@ class IndexStore:
         free_bytes = psutil.virtual_memory().available
         self._room_bytes = int(free_bytes * _MEMORY_SHARE) if room_bytes is None else room_bytes
         self._held: dict[str, Index] = {}
+        self._backends: dict[str, Backend] = {}
 
     def has(self, name: str, backend: Backend) -> bool:
         """Whether a whole index of that name is in memory or on disk."""
+        self._backends[name] = backend
         if name in self._held:
             return True
         try:
@@ -47,6 +49,7 @@ class IndexStore:
 
     def get(self, name: str, backend: Backend) -> Index:
         """An index that was put here, from memory or from disk."""
+        self._backends[name] = backend
         held = self._held.get(name)
         return held if held is not None else load_index(backend, self._path(name))
 
@@ -68,6 +71,9 @@ class IndexStore:
         for index in self._held.values():
             index.close()
         self._held.clear()
+        for name, backend in self._backends.items():
+            if isinstance(backend, KeptElsewhere):
+                backend.remove(self._path(name))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _hold(self, name: str, index: Index) -> None:

@@ -18,6 +18,7 @@ from toolkit.files import parse_toml
 from toolkit.measure.metrics import metric_named
 from toolkit.redact import redacted
 from toolkit.search.backend import AUTO, Precision
+from toolkit.search.filters import GRAINS
 from toolkit.space import EmbeddingSpace
 
 _SMALLEST_AUTO_DIM = 32
@@ -36,12 +37,14 @@ class IndexPlan(_Plan):
 
     factory : the index as its backend names it: for FAISS a factory string, ``Flat``, ``HNSW32``,
         ``IVF256`` ..; the precision is swept apart. ``<backend>:<index>`` names both, ``exact`` is the
-        exact scan, which needs no FAISS.
+        exact scan, which needs no FAISS. ``<backend>@<uri>:<index>`` names the server too.
     build : build arguments, for example ``{efConstruction = 80}``.
     search : search arguments, one setting each, for example ``[{efSearch = 32}, {efSearch = 128}]``;
         empty means the backend's curve for that kind of index.
     backend : ``faiss``, ``exact`` or any other that is installed; ``auto`` is FAISS, or for ``Flat`` where
-        FAISS is not installed, the exact scan.
+        FAISS is not installed, the exact scan. A database at an address is ``<backend>@<uri>``; in a plan, `uri` may
+        stand apart: ``{factory = "HNSW32", backend = "milvus", uri = "http://host:19530"}``. An address with a
+        password is refused, because results keep the plan.
     """
 
     factory: str
@@ -54,16 +57,32 @@ class IndexPlan(_Plan):
     def _named_with_its_backend(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw input
         if not isinstance(value, dict) or not isinstance(value.get("factory"), str):
             return value
-        backend, mark, index = value["factory"].partition(":")
+        backend, mark, index = value["factory"].rpartition(":")
         if value["factory"] == "exact":
             backend, mark, index = "exact", ":", "Flat"
-        return value | {"backend": backend, "factory": index} if mark else value
+        named = value | {"backend": backend, "factory": index} if mark else dict(value)
+        uri = named.pop("uri", None)
+        if uri is not None:
+            named["backend"] = f"{named.get('backend', AUTO)}@{uri}"
+        return named
 
-    @field_validator("factory", "backend")
+    @field_validator("factory")
     @classmethod
     def _one_word(cls, value: str) -> str:
         if not re.fullmatch(r"[^\s:]+", value):
-            raise ValueError("an index is one word, or <backend>:<index>")
+            raise ValueError("an index is one word, <backend>:<index> or <backend>@<uri>:<index>")
+        return value
+
+    @field_validator("backend")
+    @classmethod
+    def _address_without_secrets(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\s:@]+(@\S+)?", value):
+            raise ValueError("a backend is one word, or <backend>@<uri> without blanks")
+        if redacted(value) != value:
+            raise ValueError(
+                "an address with a user or a password in it would be kept in the results; name the user as "
+                "?user=<name>, and leave secrets to MILVUS_TOKEN, PGPASSWORD or ~/.pgpass"
+            )
         return value
 
 
@@ -93,12 +112,15 @@ class TimingPlan(_Plan):
     threads : thread counts, 0 for every core; single queries are reported at the first, batches at the last.
     fractions : further corpus sizes to time at, as parts of the whole; with two of them, latency at
         another corpus size can be extrapolated. Each builds every index once more.
+    filters : searches among a part of the corpus that a filter lets pass, by its share: ``[0.01, 0.1, 0.5]``. Times
+        single queries without later stages, and compares what they find with the exact search of that part.
     """
 
     queries: Annotated[int, Field(ge=1)] = 200
     rounds: Annotated[int, Field(ge=1)] = 3
     threads: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 0]
     fractions: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
+    filters: list[Annotated[float, Field(ge=1 / GRAINS, lt=1)]] = Field(default_factory=list)
 
 
 class SweepPlan(_Plan):

@@ -20,7 +20,7 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +121,12 @@ class RawStore:
         stamp = self.identity.durations(search.key)
         return self._arrays(search, "timing", stamp, {"single_ms_0", "batch_s_0"})
 
-    def rounds_timed(self, search: Setting) -> int:
-        """How many rounds of timing a search has."""
+    def rounds_timed(self, search: Setting, also: Iterable[str] = ()) -> int:
+        """How many rounds of timing a search has; `also` names further samples that must be there."""
         samples = self.timing(search)
-        return 0 if samples is None else min(len(rows) for rows in samples.values())
+        if samples is None or not samples.keys() >= set(also):
+            return 0
+        return min(len(rows) for rows in samples.values())
 
     def add_timing(self, search: Setting, samples: Mapping[str, np.ndarray]) -> None:
         """Add the samples of further rounds to those there are."""

@@ -35,6 +35,8 @@ ENTRY_POINTS = "toolkit.backends"
 _BUILT_IN = {
     "faiss": "toolkit.search.faiss.backend:FaissBackend",
     "exact": "toolkit.search.exact.backend:ExactBackend",
+    "milvus": "toolkit.search.milvus.backend:MilvusBackend",
+    "pgvector": "toolkit.search.pgvector.backend:PgvectorBackend",
 }
 _OPEN: dict[str, Backend] = {}
 
@@ -149,6 +151,24 @@ class Scaling(Protocol):
         """Bytes that the scaled index takes more than the same one would over so many documents."""
 
 
+@runtime_checkable
+class Filtering(Protocol):
+    """What an index may also have: a search among the rows that pass a filter."""
+
+    def filtered_search(
+        self, k: int, share: float, search_args: Mapping[str, int] | None = None
+    ) -> BareSearch:
+        """Like `bare_search`, among the rows that `toolkit.search.filters.passing` tells of; row -1 for none."""
+
+
+@runtime_checkable
+class KeptElsewhere(Protocol):
+    """What a backend may also have: indexes that outlive the file that stands for them, as in a database."""
+
+    def remove(self, path: Path) -> None:
+        """Remove the index that a file stands for; none is left behind by one that is gone already."""
+
+
 def register(backend: Backend) -> None:
     """Make a backend known under its name, in this process; a name that is taken is replaced."""
     _OPEN[backend.name] = backend
@@ -160,22 +180,29 @@ def backend_names() -> list[str]:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of a name, loaded when it is first asked for; raises PlanError for an unknown one."""
+    """The backend of a name, loaded when it is first asked for; raises PlanError for an unknown one.
+
+    ``<name>@<uri>`` is one at an address, made by its class's `at(uri)`; it is its name.
+    """
     if name not in _OPEN:
+        kind, _, uri = name.partition("@")
         installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-        if name in _BUILT_IN:
-            module, _, kind = _BUILT_IN[name].partition(":")
-            made = getattr(import_module(module), kind)()
-        elif name in installed:
-            made = installed[name].load()()
+        if kind in _BUILT_IN:
+            module, _, class_name = _BUILT_IN[kind].partition(":")
+            made = getattr(import_module(module), class_name)
+        elif kind in installed:
+            made = installed[kind].load()
         else:
             names = backend_names()
-            near = get_close_matches(name, names, n=1)
+            near = get_close_matches(kind, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PlanError(f"unknown index backend {name!r}{hint}; choose from {', '.join(names)}")
-        if not isinstance(made, Backend):
-            raise PlanError(f"index backend {name!r} lacks methods of toolkit.search.backend.Backend")
-        _OPEN[name] = made
+            raise PlanError(f"unknown index backend {kind!r}{hint}; choose from {', '.join(names)}")
+        if uri and not hasattr(made, "at"):
+            raise PlanError(f"index backend {kind!r} is on this machine; leave uri {uri!r} out")
+        backend = made.at(uri) if uri else made()
+        if not isinstance(backend, Backend):
+            raise PlanError(f"index backend {kind!r} lacks methods of toolkit.search.backend.Backend")
+        _OPEN[name] = backend
     return _OPEN[name]
 
 

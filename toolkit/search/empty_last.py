@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.errors import DataError, PlanError, ResultsError
-from toolkit.search.backend import Backend, BareSearch, Builder, Index, IndexSpec
+from toolkit.search.backend import Backend, BareSearch, Builder, Filtering, Index, IndexSpec
 from toolkit.search.cut_rows import CutRows
 from toolkit.search.neighbours import Neighbours
 from toolkit.vectors import Vectors
@@ -84,6 +84,20 @@ class EmptyLast:
             scores, rows = search(queries)
             rows, scores = self._with_empty(rows, scores, k)
             return scores, rows
+
+        return search_and_look_up
+
+    def filtered_search(
+        self, k: int, share: float, search_args: Mapping[str, int] | None = None
+    ) -> BareSearch:
+        """As the index inside: an empty text passes no filter. Raises PlanError where the index has no filters."""
+        if not isinstance(self._inner, Filtering):
+            raise PlanError(f"{self.description} has no filtered search; leave timing.filters out")
+        search = self._inner.filtered_search(min(k, len(self._inner)), share, search_args)
+
+        def search_and_look_up(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            scores, rows = search(queries)
+            return scores, self._row_of[rows]
 
         return search_and_look_up
 

@@ -21,6 +21,7 @@ from toolkit.search.backend import BareSearch, IndexSpec
 from toolkit.search.cut_rows import CutRows
 from toolkit.search.exact.compute import Compute
 from toolkit.search.exact.search import exact_search
+from toolkit.search.filters import passing
 from toolkit.search.neighbours import Neighbours
 
 # From so many queries on, the scan by blocks beats one product and a partial sort of all of it.
@@ -140,6 +141,25 @@ class ExactIndex:
             near = np.take_along_axis(scores, best, axis=1)
             order = np.lexsort((best, -near), axis=1)
             return np.take_along_axis(near, order, axis=1), np.take_along_axis(best, order, axis=1)
+
+        return search
+
+    def filtered_search(
+        self, k: int, share: float, search_args: Mapping[str, int] | None = None
+    ) -> BareSearch:
+        """A scan of the rows that pass, which are copied out beforehand."""
+        self._check(k, search_args)
+        which = np.flatnonzero(passing(len(self), share))
+        rows = self._rows[which]
+
+        def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            scores = queries @ rows.T
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            lacking = ((0, 0), (0, k - order.shape[1]))
+            near = np.take_along_axis(scores, order, axis=1)
+            return np.pad(near, lacking, constant_values=-np.inf), np.pad(
+                which[order], lacking, constant_values=-1
+            )
 
         return search
 

@@ -21,6 +21,7 @@ import numpy as np
 from toolkit.errors import PlanError, ResultsError, ToolkitWarning, VectorError
 from toolkit.files import parse_json, write_atomically
 from toolkit.search.backend import BareSearch
+from toolkit.search.faiss.curve import DEFAULT_WIDTH
 from toolkit.search.faiss.factory import (
     SEARCH_ARGUMENTS,
     check_arguments,
@@ -29,6 +30,7 @@ from toolkit.search.faiss.factory import (
     load_faiss,
     reason_of,
 )
+from toolkit.search.filters import passing
 from toolkit.search.neighbours import Neighbours
 
 if TYPE_CHECKING:
@@ -145,7 +147,27 @@ class BuiltIndex:
         check_arguments(self.factory, arguments, known=SEARCH_ARGUMENTS)
         if not 1 <= k <= len(self):
             raise PlanError(f"k {k} is outside the index's {len(self)} documents; choose 1..{len(self)}")
-        call = partial(self.index.search, k=k, params=_search_parameters(self.index, arguments))
+        return self._calling(k, _search_parameters(self.index, arguments))
+
+    def filtered_search(
+        self, k: int, share: float, search_args: Mapping[str, int] | None = None
+    ) -> BareSearch:
+        """`bare_search` among the rows that pass a filter of this share, which FAISS gets as a bitmap.
+
+        Raises PlanError for an index that FAISS cannot filter (binary ones, and any on a GPU).
+        """
+        if self.binary or self.device == "gpu":
+            raise PlanError(
+                f"FAISS has no filtered search of {self.factory!r} on the {self.device}; leave timing.filters out"
+            )
+        self.bare_search(k, search_args)  # checks the arguments
+        faiss = load_faiss()
+        bits = np.packbits(passing(len(self), share), bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits)
+        return self._calling(k, _search_parameters(self.index, dict(search_args or {}), selector))
+
+    def _calling(self, k: int, parameters) -> BareSearch:  # noqa: ANN001 - one of FAISS's argument objects, or None
+        call = partial(self.index.search, k=k, params=parameters)
         if self.binary:
             return lambda queries: call(pack_signs(queries))
         return call
@@ -251,21 +273,28 @@ def _facts_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _search_parameters(index, arguments: Mapping[str, int]):  # noqa: ANN001
-    """FAISS's own argument objects: given to each search, they leave the index as it is."""
+def _search_parameters(index, arguments: Mapping[str, int], selector=None):  # noqa: ANN001
+    """FAISS's own argument objects: given to each search, they leave the index as it is.
+
+    selector : which rows to search among; None for all.
+    """
     faiss = load_faiss()
-    if not arguments:
+    if not arguments and selector is None:
         return None
-    graph = faiss.SearchParametersHNSW(efSearch=arguments["efSearch"]) if "efSearch" in arguments else None
+    among = {} if selector is None else {"sel": selector}
+    width = arguments.get("efSearch")
     inner = inner_index(index)
     if hasattr(inner, "nlist"):
+        graph = None if width is None else faiss.SearchParametersHNSW(efSearch=width)
         # FAISS's own default of one list stands where only the coarse graph's width is given.
-        made = faiss.SearchParametersIVF(nprobe=arguments.get("nprobe", 1), quantizer_params=graph)
+        made = faiss.SearchParametersIVF(nprobe=arguments.get("nprobe", 1), quantizer_params=graph, **among)
     elif "nprobe" in arguments:
         name, value = type(inner).__name__, arguments["nprobe"]
         raise PlanError(f"FAISS would ignore nprobe={value} of {name}; search an index on one device")
+    elif hasattr(inner, "hnsw"):
+        made = faiss.SearchParametersHNSW(efSearch=DEFAULT_WIDTH if width is None else width, **among)
     else:
-        made = graph
+        made = faiss.SearchParameters(**among)
     if isinstance(index, faiss.IndexPreTransform):
         made = faiss.SearchParametersPreTransform(index_params=made)
     return made

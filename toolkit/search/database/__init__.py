@@ -1,0 +1,1 @@
+"""What the backends of databases share: their notation, addresses, and many clients at once."""
