@@ -203,22 +203,7 @@ def letters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("letters")
     (folder / "qrels").mkdir()
     rng = np.random.default_rng(4)
-    words = [
-        "sea",
-        "wind",
-        "stone",
-        "river",
-        "cloud",
-        "bread",
-        "paper",
-        "night",
-        "music",
-        "light",
-        "tree",
-        "road",
-        "gold",
-        "ice",
-    ]
+    words = "sea wind stone river cloud bread paper night music light tree road gold ice"
     texts = [" ".join(rng.choice(words.split(), 6)) + f" number {i}" for i in range(400)]
     texts[17] = ""
     docs = [{"_id": f"d{i}", "text": text} for i, text in enumerate(texts)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
@@ -45,11 +45,17 @@ def build_collection(
     """
     own = None if uri else TemporaryDirectory(prefix="toolkit-milvus-")
     place = uri or f"{own.name}/index.db"
-    client = connect(place)
-    name = new_name()
-    try:
+    with ExitStack() as undo:
+        if own:
+            undo.callback(own.cleanup)
+            undo.callback(release_lite, Path(place))
+        client = connect(place)
+        undo.callback(client.close)
+        name = new_name()
+        undo.callback(_drop, client, name)
         with engine_errors(place):
             steps_s = _fill(client, name, rows, kind, made)
+            stored = _server_bytes(client, name) if is_server(place) else _lite_bytes(Path(place), name)
             arguments = ", ".join(f"{key}={value}" for key, value in made.items())
             facts = Facts(
                 name=name,
@@ -59,17 +65,9 @@ def build_collection(
                 precision=spec.precision,
                 description=f"{_engine(client)} {kind}({arguments})",
                 steps_s=steps_s,
-                index_bytes=_server_bytes(client, name)
-                if is_server(place)
-                else _lite_bytes(Path(place), name),
+                index_bytes=stored,
             )
-    except BaseException:
-        _drop(client, name)
-        client.close()
-        if own:
-            release_lite(Path(place))
-            own.cleanup()
-        raise
+        undo.pop_all()
     return Collection(place, client, facts, own, saved=False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import PlanError, ResultsError, require_package
@@ -40,15 +40,13 @@ def connect(uri: str) -> Connection[Any]:
 
     parameters = _parameters(uri)
     _check_password(parameters)
-    with engine_errors(uri):
+    with engine_errors(uri), ExitStack() as undo:
         connection = psycopg.connect(**parameters, connect_timeout=_CONNECT_S, autocommit=True)
-        try:
-            if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            register_vector(connection)
-        except BaseException:
-            connection.close()
-            raise
+        undo.callback(connection.close)
+        if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        register_vector(connection)
+        undo.pop_all()
     return connection
 
 

@@ -7,7 +7,7 @@ connection before it, so that a statement is the search alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
@@ -46,44 +46,34 @@ def build_table(
     Raises ResultsError for what PostgreSQL refuses; nothing is left behind then.
     """
     name = new_name()
-    connection = connect(uri)
-    try:
-        with engine_errors(uri):
-            try:
-                steps_s = {"add": _fill(connection, name, rows, kind)}
-                if method:
-                    steps_s["index"] = _index(connection, name, kind, method, made)
-                connection.execute(f"ANALYZE {name}")
-                facts = Facts(
-                    name=name,
-                    rows=len(rows),
-                    dim=rows.dim,
-                    index=spec.index,
-                    precision=spec.precision,
-                    description=_description(connection, kind, method, made),
-                    steps_s=steps_s,
-                    index_bytes=_one(connection, f"SELECT pg_total_relation_size('{name}')"),
-                )
-            except BaseException:
-                _drop(connection, name)
-                raise
-    finally:
-        connection.close()
+    with closing(connect(uri)) as connection, engine_errors(uri), ExitStack() as undo:
+        undo.callback(_drop, connection, name)
+        steps_s = {"add": _fill(connection, name, rows, kind)}
+        if method:
+            steps_s["index"] = _index(connection, name, kind, method, made)
+        connection.execute(f"ANALYZE {name}")
+        facts = Facts(
+            name=name,
+            rows=len(rows),
+            dim=rows.dim,
+            index=spec.index,
+            precision=spec.precision,
+            description=_description(connection, kind, method, made),
+            steps_s=steps_s,
+            index_bytes=_one(connection, f"SELECT pg_total_relation_size('{name}')"),
+        )
+        undo.pop_all()
     return Table(uri, facts, saved=False)
 
 
 def open_table(uri: str, path: Path) -> Table:
     """The table that the file at `path` stands for; raises ResultsError where it is gone or not whole."""
     facts = Facts.read(path)
-    connection = connect(uri)
-    try:
-        with engine_errors(uri):
-            if connection.execute("SELECT to_regclass(%s)", [facts.name]).fetchone() == (None,):
-                raise ResultsError(f"index {path}: PostgreSQL has no table {facts.name}; build it again")
-            if _one(connection, f"SELECT count(*) FROM {facts.name}") != facts.rows:  # noqa: S608 - Facts checks it
-                raise ResultsError(f"index {path}: its table does not hold {facts.rows} rows; build it again")
-    finally:
-        connection.close()
+    with closing(connect(uri)) as connection, engine_errors(uri):
+        if connection.execute("SELECT to_regclass(%s)", [facts.name]).fetchone() == (None,):
+            raise ResultsError(f"index {path}: PostgreSQL has no table {facts.name}; build it again")
+        if _one(connection, f"SELECT count(*) FROM {facts.name}") != facts.rows:  # noqa: S608 - Facts checks it
+            raise ResultsError(f"index {path}: its table does not hold {facts.rows} rows; build it again")
     return Table(uri, facts, saved=True)
 
 
@@ -93,11 +83,8 @@ def remove_table(uri: str, path: Path) -> None:
         name = Facts.read(path).name
     except ResultsError:
         return
-    connection = connect(uri)
-    try:
+    with closing(connect(uri)) as connection:
         _drop(connection, name)
-    finally:
-        connection.close()
     path.unlink(missing_ok=True)
 
 
@@ -154,9 +141,8 @@ class Table:
             while True:
                 self._idle.get_nowait()[0].close()
         if not self._saved:
-            connection = connect(self._uri)
-            _drop(connection, self._facts.name)
-            connection.close()
+            with closing(connect(self._uri)) as connection:
+                _drop(connection, self._facts.name)
             self._saved = True
 
     def _asking(self, k: int, search_args: Mapping[str, int] | None, where: str) -> BareSearch:
@@ -200,14 +186,13 @@ class Table:
             connection, has = self._idle.get_nowait()
         except Empty:
             connection, has = connect(self._uri), {}
-        try:
+        with ExitStack() as undo:
+            undo.callback(connection.close)
             if has != settings:
                 for name, value in settings.items():
                     connection.execute(f"SET {name} = {value}")
             yield connection
-        except BaseException:
-            connection.close()
-            raise
+            undo.pop_all()
         self._idle.put((connection, settings))
 
 
