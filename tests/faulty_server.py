@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
+from toolkit.embedding.tokens import token_counter
+
 FAULTS = (
     "ignored", "unnormalized cut", "other cut", "no bounds", "index", "coalescing", "truncation",
-    "base64 as float64", "usage", "nan", "count", "no errors", "padding", "prompt",
+    "base64 as float64", "usage", "nan", "count", "no errors", "padding", "prompt", "token ids",
 )  # fmt: skip
 
 
@@ -25,6 +27,7 @@ class FaultyServer:
     def __init__(self, embedder, fault: str | None = None) -> None:
         self.embedder, self.fault = embedder, fault
         self.full_dim = embedder.space.full_dim
+        self.counter = token_counter(embedder)
         self._lock = threading.Lock()
         self._waiting: list[list[str]] = []
 
@@ -78,8 +81,10 @@ class FaultyServer:
         if not isinstance(texts, list):
             return _refused("input must be texts")
         if texts and isinstance(texts[0], int):
-            # Any mapping will do, as long as it is one vector that is not that of the digits.
-            texts = [" ".join(f"token{number}" for number in texts)]
+            (text,) = self.counter.texts_of([texts])
+            if text is None:
+                return _refused("token ids of no text")
+            texts = [f"{text}." if self.fault == "token ids" else text]
         if "" in texts:
             return _refused("an input is empty")
         dim = request.get("dimensions") or (self.full_dim if "dimensions" not in request else 0)

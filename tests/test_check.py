@@ -30,6 +30,7 @@ FOUND_BY = {
     "no errors": {"errors"},
     "padding": {"batch_invariance"},
     "prompt": {"reference"},
+    "token ids": {"token_ids"},
 }
 
 

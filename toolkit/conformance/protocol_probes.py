@@ -16,8 +16,11 @@ from toolkit.conformance.subject import (
     skipped,
     warn,
 )
+from toolkit.embedding.tokens import token_counter
 from toolkit.wire.client_replies import error_dialect
 
+# Words or parts of words in most vocabularies.
+_ANY_IDS = (1000, 2000, 3000, 4000, 5000, 7000, 10_000, 15_000, 20_000, 25_000)
 _NOT_HONOURED = "dimensions are not honoured"
 
 
@@ -117,19 +120,32 @@ def token_ids(subject: Subject) -> Verdict:
     """A list of token ids is one input; clients such as langchain send them."""
     if not subject.server.address.shape.takes_token_ids:
         return skipped(f"the {subject.server.address.shape.name} API takes no token ids")
-    answer = subject.server.ask([101, 102, 103])
+    counter = token_counter(subject.reference)
+    # Without the model's tokenizer any ids must do; a server that looks for their text may refuse some that have none.
+    tried = [counter.ids_of(TEXTS[0])] if counter else [[101, 102, 103], *([number] for number in _ANY_IDS)]
+    for ids in tried:
+        answer = subject.server.ask(ids)
+        if not answer.refused:
+            break
     if answer.refused:
         return warn(f"token ids are refused ({answer.why}); clients must send texts")
+    what = f"{len(ids)} token id{'s' * (len(ids) > 1)}"
     if answer.rows is None:
-        return fail(f"three token ids of one text get no usable answer: {answer.why}")
-    as_text = subject.server.ask(["[101, 102, 103]"])
+        return fail(f"{what} of one text get no usable answer: {answer.why}")
+    as_text = subject.server.ask([str(ids)])
     if as_text.rows is not None and cosines(answer.rows, as_text.rows)[0] > 1 - 1e-6:
         return fail("token ids are embedded as the text of their digits")
-    return ok("three token ids have one vector")
+    if counter is None:
+        return ok(f"{what} of one input have one vector")
+    if answer.rows.shape[1] != subject.full_dim or cosines(answer.rows, subject.alone()[:1])[0] < SAME_COSINE:
+        return fail("the token ids of a text have another vector than the text")
+    return ok(f"the {what} of a text have its vector")
 
 
 def usage(subject: Subject) -> Verdict:
     """Tokens are counted: more for more text, and those of a batch are the sum of its texts'."""
+    if not subject.server.address.shape.counts_tokens:
+        return skipped(f"the {subject.server.address.shape.name} API tells no tokens in its answers")
     short, long = subject.server.ask([TEXTS[2]]), subject.server.ask([TEXTS[1]])
     both = subject.server.ask([TEXTS[2], TEXTS[1]])
     counts = [answer.reply.tokens if answer.reply else None for answer in (short, long, both)]

@@ -46,6 +46,10 @@ class TokenCounter:
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=self._special)
         return [len(one) for one in encoded]
 
+    def ids_of(self, text: str) -> list[int]:
+        """The token ids of a text, special tokens included, before any cut."""
+        return self._tokenizer.encode(text, add_special_tokens=self._special).ids
+
     def texts_of(self, ids: Sequence[Sequence[int]]) -> list[str | None]:
         """For each list of ids, with or without special tokens, a text that has exactly these; None where none has.
 

@@ -75,7 +75,7 @@ class Service:
         ranged = any(kind in RANGED for kind in types)
         if ranged:
             more["calibration"] = self._calibration_for(types).about()
-        texts = request.texts if request.token_ids is None else self._decoded(request.token_ids)
+        texts = request.texts if request.token_ids is None else await self._decoded(request.token_ids)
         rendered, of_instruction = self.model.render(texts, request, alias)
         told += of_instruction
         counts = await self._counts(rendered)
@@ -166,23 +166,29 @@ class Service:
                 )
         tokens = sum(counts) - cut
         if tokens > self._most_tokens:
-            raise RequestError(
-                [
-                    Finding(
-                        "input",
-                        f"the inputs have {tokens:,} tokens together",
-                        f"up to {self._most_tokens:,} tokens in a request",
-                        "send several requests",
-                    )
-                ],
-                code="max_tokens_per_request",
-            )
+            raise self._too_many_tokens(tokens)
         return Usage(tokens, cut)
 
-    def _decoded(self, token_ids: list[list[int]]) -> list[str]:
+    def _too_many_tokens(self, tokens: int) -> RequestError:
+        finding = Finding(
+            "input",
+            f"the inputs have {tokens:,} tokens together",
+            f"up to {self._most_tokens:,} tokens in a request",
+            "send several requests",
+        )
+        return RequestError([finding], code="max_tokens_per_request")
+
+    async def _decoded(self, token_ids: list[list[int]]) -> list[str]:
         """The engine takes strings: the text that has exactly these ids."""
         counter = self.model.counter
-        texts = counter.texts_of(token_ids) if counter else [None] * len(token_ids)
+        count = sum(map(len, token_ids))
+        if count > self._most_tokens:
+            raise self._too_many_tokens(count)
+        texts: list[str | None] = [None] * len(token_ids)
+        if counter and count * _CHARACTERS_PER_TOKEN > _LONG_CHARACTERS:
+            texts = await asyncio.to_thread(counter.texts_of, token_ids)
+        elif counter:
+            texts = counter.texts_of(token_ids)
         foreign = [i for i, text in enumerate(texts) if not text]
         if foreign:
             raise RequestError(

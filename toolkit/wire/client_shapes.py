@@ -54,7 +54,8 @@ class Answered:
 class Shape:
     """One API: how it is called, and how it answers.
 
-    name : of the API. path : after the server's address. takes_token_ids, encodes_base64 : what its definition has.
+    name : of the API. path : after the server's address. takes_token_ids, encodes_base64, counts_tokens : what it
+        has.
     body : the JSON object of an Ask. read : what a parsed answer holds, or None if it holds no embeddings.
     """
 
@@ -64,6 +65,7 @@ class Shape:
     read: Callable[[Any], Answered | None]
     takes_token_ids: bool = False
     encodes_base64: bool = False
+    counts_tokens: bool = True
 
 
 def _openai_body(ask: Ask) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def _plain(inputs: Inputs) -> Any:  # noqa: ANN401 - JSON
 
 
 OPENAI = Shape("openai", "/embeddings", _openai_body, _openai_read, takes_token_ids=True, encodes_base64=True)
-TEI = Shape("tei", "/embed", _tei_body, _tei_read)
+TEI = Shape("tei", "/embed", _tei_body, _tei_read, counts_tokens=False)
 COHERE = Shape("cohere", "/v2/embed", _cohere_body, _cohere_read)
 OLLAMA = Shape("ollama", "/api/embed", _ollama_body, _ollama_read)
 SHAPES = {shape.name: shape for shape in (OPENAI, TEI, COHERE, OLLAMA)}

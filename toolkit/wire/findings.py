@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -66,6 +66,11 @@ class RequestError(ToolkitError):
             return "authentication_error"
         return "invalid_request_error" if self.status < 500 else "server_error"
 
+    @property
+    def told(self) -> list[dict[str, str | None]]:
+        """The findings in parts, for JSON; of very many, the first."""
+        return [asdict(one) for one in self.findings[:_SHOWN_FINDINGS]]
+
     def body(self) -> dict[str, Any]:
         """As OpenAI writes errors; ``findings`` has each of them in parts."""
         return {
@@ -74,10 +79,7 @@ class RequestError(ToolkitError):
                 "type": self.kind,
                 "param": self.findings[0].param,
                 "code": self.code,
-                "findings": [
-                    {"param": one.param, "problem": one.problem, "allowed": one.allowed, "fix": one.fix}
-                    for one in self.findings[:_SHOWN_FINDINGS]
-                ],
+                "findings": self.told,
             }
         }
 

@@ -1,4 +1,4 @@
-"""Request bodies of OpenAI's, Cohere's and TEI's embedding endpoints, as one typed request.
+"""Request bodies of embedding endpoints as one typed request: what all APIs share, and OpenAI's.
 
 Every finding is collected, so that a caller mends all at once. Hand-written checks over one fast JSON
 parse: a validation library would take longer than a short text takes on the device.
@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from toolkit.wire.findings import Finding, RequestError, shown, unknown, wrong
 
 TYPES = ("float", "float16", "int8", "uint8", "uint4", "binary", "ubinary")
-_MOST_DIMENSIONS = 64
+MOST_DIMENSIONS = 64
+# Of one kind: a hostile body could hold millions.
+_MOST_FINDINGS = 20
 _INPUT_FORMS = "a text, a list of texts, a list of token ids, or a list of lists of token ids"
 
 
@@ -87,7 +90,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
 
 def parse_openai(values: Mapping[str, Any], limits: Limits) -> EmbeddingRequest:
     """``POST /v1/embeddings``, with this server's own fields; raises RequestError with all findings."""
-    reader = _Reader(values, _OPENAI_FIELDS)
+    reader = Reader(values, OPENAI_FIELDS)
     model = reader.text("model", required=True)
     texts, token_ids = reader.inputs("input", limits)
     several = values.get("embedding_types") is not None or type(values.get("dimensions")) is list
@@ -107,7 +110,7 @@ def parse_openai(values: Mapping[str, Any], limits: Limits) -> EmbeddingRequest:
     return reader.finish(request, limits)
 
 
-_OPENAI_FIELDS = (
+OPENAI_FIELDS = (
     "model",
     "input",
     "dimensions",
@@ -121,7 +124,7 @@ _OPENAI_FIELDS = (
 
 
 @dataclass
-class _Reader:
+class Reader:
     """Takes fields of a body one by one, and keeps what is wrong with them."""
 
     values: Mapping[str, Any]
@@ -130,12 +133,13 @@ class _Reader:
     too_large: bool = False
 
     def __post_init__(self) -> None:
-        self.findings += [unknown(name, self.known) for name in self.values if name not in self.known]
+        strange = (name for name in self.values if name not in self.known)
+        self.findings += [unknown(name, self.known) for name in islice(strange, _MOST_FINDINGS)]
 
     def finish(self, request: EmbeddingRequest, limits: Limits) -> EmbeddingRequest:
         """The request; raises RequestError if anything was wrong."""
         if request.role == "document" and request.instruction not in (None, "none", ""):
-            self._add(
+            self.add(
                 "instruction",
                 request.instruction,
                 "with role query only",
@@ -154,59 +158,77 @@ class _Reader:
             raise RequestError(self.findings, status=status)
         return request
 
+    def add(self, param: str, value: object, allowed: str, fix: str) -> None:
+        """A field cannot be used."""
+        self.findings.append(wrong(param, value, allowed, fix))
+
     def text(self, name: str, *, required: bool = False) -> str | None:
+        """A string; None where it is left out or wrong."""
         value = self.values.get(name)
         if value is None and not required:
             return None
         if type(value) is not str:
-            self._add(name, value, "a string", "give a string")
+            self.add(name, value, "a string", "give a string")
             return None
         return value
 
     def flag(self, name: str, *, default: bool) -> bool:
+        """True or false."""
         value = self.values.get(name)
         if value is None:
             return default
         if type(value) is not bool:
-            self._add(name, value, "true or false", "write true or false")
+            self.add(name, value, "true or false", "write true or false")
         return value is True
 
-    def choice(self, name: str, choices: tuple[str, ...]) -> str | None:
+    def choice(self, name: str, choices: tuple[str, ...], *, required: bool = False) -> str | None:
+        """One of some words; None where it is left out or wrong."""
         value = self.values.get(name)
-        if value is None:
+        if value is None and not required:
             return None
         if type(value) is not str or value not in choices:
-            self._add(name, value, ", ".join(choices), f"choose one of {', '.join(choices)}")
+            self.add(name, value, ", ".join(choices), f"choose one of {', '.join(choices)}")
             return None
         return value
 
     def dims(self, name: str, limits: Limits) -> tuple[int, ...] | None:
+        """One dimension or a list of them, each once."""
         value = self.values.get(name)
         if value is None:
             return None
         dims = value if type(value) is list else [value]
-        if not 1 <= len(dims) <= _MOST_DIMENSIONS:
-            self._add(name, value, f"1 to {_MOST_DIMENSIONS} dimensions", "name at least one, and not more")
+        if not 1 <= len(dims) <= MOST_DIMENSIONS:
+            self.add(name, value, f"1 to {MOST_DIMENSIONS} dimensions", "name at least one, and not more")
             return None
         good = []
         for dim in dims:
             if type(dim) is int and 1 <= dim <= limits.full_dim:
                 good.append(dim)
             else:
-                self._add(name, dim, f"1..{limits.full_dim}", f"choose whole numbers in 1..{limits.full_dim}")
+                self.add(name, dim, f"1..{limits.full_dim}", f"choose whole numbers in 1..{limits.full_dim}")
         return tuple(dict.fromkeys(good)) or None
 
-    def types(self, name: str) -> tuple[str, ...] | None:
+    def dim(self, name: str, limits: Limits) -> tuple[int, ...] | None:
+        """One dimension, for an API that has no lists of them."""
+        value = self.values.get(name)
+        if type(value) is list:
+            self.add(name, value, f"1..{limits.full_dim}", "name one dimension")
+            return None
+        return self.dims(name, limits)
+
+    def types(self, name: str, known: tuple[str, ...] = TYPES) -> tuple[str, ...] | None:
+        """One type of numbers or a list of them, each once."""
         value = self.values.get(name)
         if value is None:
             return None
         kinds = value if type(value) is list else [value]
-        if not kinds:
-            self._add(name, value, ", ".join(TYPES), "name at least one type")
+        if not 1 <= len(kinds) <= len(known):
+            self.add(name, value, ", ".join(known), "name at least one type, and each once")
+            return None
         for kind in kinds:
-            if type(kind) is not str or kind not in TYPES:
-                self._add(name, kind, ", ".join(TYPES), "choose from the types allowed")
-        return tuple(kind for kind in dict.fromkeys(map(str, kinds)) if kind in TYPES)
+            if type(kind) is not str or kind not in known:
+                self.add(name, kind, ", ".join(known), "choose from the types allowed")
+        return tuple(kind for kind in dict.fromkeys(map(str, kinds)) if kind in known)
 
     def inputs(self, name: str, limits: Limits) -> tuple[list[str], list[list[int]] | None]:
         """Texts, or token ids."""
@@ -215,7 +237,7 @@ class _Reader:
             self._check_texts(name, [value], single=True)
             return [value], None
         if type(value) is not list or not value:
-            self._add(name, value, _INPUT_FORMS, "give at least one text")
+            self.add(name, value, _INPUT_FORMS, "give at least one text")
             return [], None
         kinds = set(map(type, value))
         if kinds == {str}:
@@ -232,18 +254,20 @@ class _Reader:
             return [], value
         mixed = [i for i, item in enumerate(value) if type(item) is not type(value[0])]
         i = mixed[0] if mixed else 0
-        self._add(f"{name}[{i}]", value[i], _INPUT_FORMS, "give items of one kind")
+        self.add(f"{name}[{i}]", value[i], _INPUT_FORMS, "give items of one kind")
         return [], None
 
     def text_list(self, name: str, limits: Limits) -> list[str]:
         """A list of texts and nothing else."""
         value = self.values.get(name)
         if type(value) is not list or not value:
-            self._add(name, value, "a list of texts", "give a list of at least one text")
+            self.add(name, value, "a list of texts", "give a list of at least one text")
             return []
-        wrong_items = [i for i, item in enumerate(value) if type(item) is not str]
+        wrong_items = list(
+            islice((i for i, item in enumerate(value) if type(item) is not str), _MOST_FINDINGS)
+        )
         for i in wrong_items:
-            self._add(f"{name}[{i}]", value[i], "a string", "give a string")
+            self.add(f"{name}[{i}]", value[i], "a string", "give a string")
         if wrong_items:
             return []
         if self._count_fits(name, len(value), limits):
@@ -260,29 +284,26 @@ class _Reader:
 
     def _check_texts(self, name: str, texts: list[str], *, single: bool = False) -> None:
         if "" in texts:
-            for i, text in enumerate(texts):
-                if not text:
-                    place = name if single else f"{name}[{i}]"
-                    self._add(place, text, "at least one character", "leave empty texts out")
+            empty = (i for i, text in enumerate(texts) if not text)
+            for i in islice(empty, _MOST_FINDINGS):
+                place = name if single else f"{name}[{i}]"
+                self.add(place, "", "at least one character", "leave empty texts out")
 
     def _check_ids(self, name: str, ids: list[Any], limits: Limits) -> None:
         if limits.vocabulary is None:
-            self._add(name, ids, "texts", "this model's tokenizer is not known to the server: send texts")
+            self.add(name, ids, "texts", "this model's tokenizer is not known to the server: send texts")
             return
         if not ids:
-            self._add(name, ids, "at least one token id", "leave empty inputs out")
+            self.add(name, ids, "at least one token id", "leave empty inputs out")
         for i, number in enumerate(ids):
             if type(number) is not int or not 0 <= number < limits.vocabulary:
-                self._add(
+                self.add(
                     f"{name}[{i}]",
                     number,
                     f"0..{limits.vocabulary - 1}",
                     "use ids of this model's own tokenizer, or send texts",
                 )
                 return
-
-    def _add(self, param: str, value: object, allowed: str, fix: str) -> None:
-        self.findings.append(wrong(param, value, allowed, fix))
 
 
 def unfit_dims(types: tuple[str, ...], dims: tuple[int, ...]) -> list[Finding]:
