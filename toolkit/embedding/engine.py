@@ -25,6 +25,7 @@ from toolkit.space import EmbeddingSpace
 
 # About what a batch of passages has: more together saves no time, and lets each caller wait longer.
 _SHARED_CHARACTERS = 65_536
+_WARM_TEXTS = ("warm", "the first request should be as fast as the next", "a longer text " * 40)
 
 
 class Engine(ABC):
@@ -43,6 +44,11 @@ class Engine(ABC):
     @abstractmethod
     def space(self) -> EmbeddingSpace:
         """What decides the vectors' values."""
+
+    def warm_up(self) -> None:
+        """Make now what is made once, so that no request waits for it. The default embeds a few texts."""
+        for texts in (*([text] for text in _WARM_TEXTS), _WARM_TEXTS):
+            self.encode(texts)
 
     def submit(self, texts: Sequence[str], *, timeout_s: float | None = None) -> Future[np.ndarray]:
         """Queue texts; the result is (n, full_dim) float32 rows in input order.

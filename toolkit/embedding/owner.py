@@ -9,16 +9,22 @@ to, whichever thread makes them.
 Work is done in runs: the texts of one caller, or few texts of several callers together. Runs take turns,
 a started piece each, and every other turn is for whoever came last: a short request waits for a few pieces,
 never for a long request's end, and many short ones do not hold up a long one.
+
+While a device is busy the next run need not be formed before the device is about to be free: what comes until
+then goes along, instead of waiting behind a run of the few that happened to be there.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,6 +36,8 @@ from toolkit.errors import VectorError
 Begin = Callable[[Sequence[str]], Iterator[Started]]
 
 _LINGER_S = 10.0  # the thread stays so long without work: starting one costs as much as a short request
+_FIRST = np.zeros(1, dtype=np.int64)
+_SPARE_S = 0.0005  # a run is formed so much before it must be
 
 
 class OwnerQueue(JobQueue):
@@ -64,12 +72,18 @@ class OwnerQueue(JobQueue):
         # These three only the owner touches.
         self._runs: list[_Run] = []  # the one whose turn is next comes first
         self._newest_had_turn = False
-        self._started: deque[tuple[_Run, Started]] = deque()
+        self._started: deque[_UnderWay] = deque()
+        self._pace = _Pace()
+        self._enough = threading.Condition(self._lock)  # as much waits as the device is busy with
+        self._missing = math.inf  # characters until then
 
     # -- who works ------------------------------------------------------------------------------------
 
     def _queue(self, job: Job) -> None:
         self._waiting.append(job)
+        self._missing -= job.size
+        if self._missing <= 0:
+            self._enough.notify_all()
 
     def _forget(self, job: Job) -> None:
         if job in self._waiting:
@@ -196,15 +210,36 @@ class OwnerQueue(JobQueue):
         """Start what may be started, then wait for what was started first; False if there was nothing."""
         did = False
         while len(self._started) < self._ahead:
+            if self._ahead > 1:
+                self._gather()
+            began_s = time.perf_counter()
             run = self._next_run()
             if run is None:
                 break
             self._start(run)
+            self._pace.was_started(time.perf_counter() - began_s)
             did = True
         if self._started:
-            self._settle(*self._started.popleft())
+            self._settle(self._started.popleft())
             did = True
         return did
+
+    def _gather(self) -> None:
+        """Wait for more texts until the device is about to be free, or as much waits as it is busy with."""
+        for run in [run for run in self._runs if run.is_short and run.under_way and run.wants_more]:
+            if len(self._started) < self._ahead:
+                self._start(run)  # finds, as a rule, that there is no more of it
+        if not self._started or any(run.wants_more for run in self._runs):
+            return
+        until_s = self._pace.next_start_s(self._started[-1])
+        with self._lock:
+            self._missing = self._started[-1].run.size - sum(job.size for job in self._waiting)
+            while self._missing > 0 and not self._closed:
+                left_s = until_s - time.perf_counter()
+                if left_s <= 0:
+                    break
+                self._enough.wait(left_s)
+            self._missing = math.inf
 
     def _next_run(self) -> _Run | None:
         self._drop_abandoned()
@@ -245,16 +280,22 @@ class OwnerQueue(JobQueue):
         if caught.error is not None:
             run.fail(caught.error)
         elif started is not None:
-            self._started.append((run, started))
+            self._started.append(
+                _UnderWay(run, started, time.perf_counter(), is_whole=not run.pieces_started)
+            )
             run.under_way += 1
+            run.pieces_started += 1
             return
         run.exhausted = True
         self._end_of(run)
 
-    def _settle(self, run: _Run, started: Started) -> None:
+    def _settle(self, under_way: _UnderWay) -> None:
+        run = under_way.run
         run.under_way -= 1
         with Caught() as caught:
-            run.deliver(*started())
+            block = under_way.started()
+            self._pace.was_done(under_way)
+            run.deliver(*block)
         if caught.error is not None:
             run.fail(caught.error)
         complete = [job for job in run.jobs if job.complete]
@@ -286,7 +327,7 @@ class OwnerQueue(JobQueue):
             run.leave()
             self._runs.remove(run)
         if abandoned:
-            self._started = deque(pair for pair in self._started if pair[0] in self._runs)
+            self._started = deque(one for one in self._started if one.run in self._runs)
 
     def _start_over(self) -> None:
         """What was under way is unknown: forget it, and queue again all texts that have no row yet."""
@@ -297,6 +338,57 @@ class OwnerQueue(JobQueue):
         self._waiting = deque(self._live)
         for job in [job for job in self._waiting if job.pieces is not None]:
             self._end(job, VectorError("the work on these packs was interrupted; start it again"))
+
+
+@dataclass(frozen=True, eq=False)
+class _UnderWay:
+    """A piece that was started at `at_s`; the device may be busy with the one before.
+
+    is_whole : whether it is its run's first, and as a rule only, one.
+    """
+
+    run: _Run
+    started: Started
+    at_s: float
+    is_whole: bool
+
+
+class _Pace:
+    """How long a device takes for runs of a size, and its owner to start one; learnt as they come."""
+
+    def __init__(self) -> None:
+        self._took_s: dict[int, float] = {}
+        self._starting_s = 0.0
+        self._last_done_s = 0.0
+
+    def was_started(self, took_s: float) -> None:
+        """Forming and starting a run took so long."""
+        self._starting_s = max(took_s, self._starting_s + 0.1 * (took_s - self._starting_s))
+
+    def was_done(self, piece: _UnderWay) -> None:
+        """The device has done a piece just now."""
+        now_s = time.perf_counter()
+        if piece.is_whole and math.isfinite(piece.run.size):
+            took_s, known = now_s - self._begun_s(piece), _size_class(piece.run.size)
+            before_s = self._took_s.get(known, took_s)
+            # What took longer may have waited for something else than the device.
+            self._took_s[known] = min(took_s, before_s + 0.1 * (took_s - before_s))
+        self._last_done_s = now_s
+
+    def next_start_s(self, piece: _UnderWay) -> float:
+        """When the next run must be formed so that the device does not wait; now, where that is not known."""
+        took_s = self._took_s.get(_size_class(piece.run.size)) if piece.is_whole else None
+        if took_s is None:
+            return 0.0
+        return self._begun_s(piece) + took_s - self._starting_s - _SPARE_S
+
+    def _begun_s(self, piece: _UnderWay) -> float:
+        return max(piece.at_s, self._last_done_s)
+
+
+def _size_class(characters: float) -> int:
+    """Sizes that are about as much work: steps of 9 %."""
+    return -1 if math.isinf(characters) else round(8 * math.log2(characters + 1))
 
 
 class _Run:
@@ -310,13 +402,19 @@ class _Run:
         self.jobs = jobs
         self.pieces: Iterator[Started] | None = jobs[0].pieces
         self.under_way = 0
+        self.pieces_started = 0
+        self.size = sum(job.size for job in jobs)
         self.exhausted = False
         self.error: Exception | None = None
         # Where each job's texts end, and what they are; None where they are one job's from first to last.
         self._positions: list[np.ndarray] | None = None
         self._ends: np.ndarray | None = None
         self.texts = jobs[0].texts
-        if len(jobs) > 1 or len(jobs[0].remaining) < len(jobs[0].texts):
+        # Requests of one text each are what a busy server has most of.
+        self._are_single = all(len(job.texts) == 1 for job in jobs)
+        if self._are_single:
+            self.texts = [job.texts[0] for job in jobs]
+        elif len(jobs) > 1 or len(jobs[0].remaining) < len(jobs[0].texts):
             self._positions = [job.remaining for job in jobs]
             self._ends = np.cumsum([len(positions) for positions in self._positions])
             self.texts = [
@@ -326,12 +424,22 @@ class _Run:
             ]
 
     @property
+    def is_short(self) -> bool:
+        """Whether it is hardly more than a piece."""
+        return len(self.jobs) > 1 or len(self.texts) == 1
+
+    @property
     def wants_more(self) -> bool:
         """Whether another piece should be started. Shared runs are short and never wait for a reader."""
         return not self.exhausted and (len(self.jobs) > 1 or self.jobs[0].wants_more)
 
     def deliver(self, places: np.ndarray, rows: np.ndarray) -> None:
         """Hand rows to the jobs they belong to."""
+        if self._are_single:
+            for i, place in enumerate(places.tolist()):
+                if not self.jobs[place].over:
+                    self.jobs[place].deliver(_FIRST, rows[i : i + 1])
+            return
         if self._positions is None:
             self.jobs[0].deliver(places, rows)
             return

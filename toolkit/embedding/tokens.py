@@ -43,6 +43,8 @@ class TokenCounter:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens included, before any cut."""
+        if len(texts) == 1:  # at once, where a batch would let other threads have the interpreter first
+            return [len(self._tokenizer.encode(texts[0], add_special_tokens=self._special))]
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=self._special)
         return [len(one) for one in encoded]
 

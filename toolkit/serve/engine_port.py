@@ -103,7 +103,6 @@ class LocalPort:
         """Queue texts, or raise RequestError (429) at once."""
         self._admission.enter(tokens)
         waiting: asyncio.Future[np.ndarray] = self._loop.create_future()
-        waiting.add_done_callback(lambda _: self._admission.leave(tokens))
         job = None
         try:
             job = self._engine.submit(texts, timeout_s=0)
@@ -111,10 +110,15 @@ class LocalPort:
             raise self._admission.refusal(str(error), "what the engine's queue takes") from None
         finally:
             if job is None:
-                waiting.cancel()  # gives the place back
-        waiting.add_done_callback(partial(_cancel_too, job))
+                self._admission.leave(tokens)
+        waiting.add_done_callback(partial(self._is_over, job, tokens))
         job.add_done_callback(partial(self._was_done, waiting))
         return waiting
+
+    def _is_over(self, job: Future[np.ndarray], tokens: int, waiting: asyncio.Future[np.ndarray]) -> None:
+        self._admission.leave(tokens)
+        if waiting.cancelled():
+            job.cancel()
 
     def _was_done(self, waiting: asyncio.Future[np.ndarray], job: Future[np.ndarray]) -> None:
         """On the engine's thread: many results, one wake-up of the loop."""
@@ -138,8 +142,3 @@ class LocalPort:
                 waiting.set_result(job.result())
             else:
                 waiting.set_exception(error)
-
-
-def _cancel_too(job: Future[np.ndarray], waiting: asyncio.Future[np.ndarray]) -> None:
-    if waiting.cancelled():
-        job.cancel()

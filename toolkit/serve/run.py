@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
+from toolkit.embedding.engine import Engine
 from toolkit.embedding.protocol import Embedder
 from toolkit.embedding.tokens import token_counter
 from toolkit.errors import PlanError, ToolkitError, require_package
@@ -25,8 +28,7 @@ from toolkit.serve.settings import ServeSettings
 if TYPE_CHECKING:
     import uvicorn
 
-# Short texts of several lengths, so that the first client does not wait for what is made once.
-_WARM_TEXTS = ["warm", "the first request should be as fast as the next", "a longer text " * 40]
+_SWITCH_S = 0.0005  # Python's own is 0.005
 
 
 def serve(
@@ -36,6 +38,8 @@ def serve(
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve until interrupted or terminated; raises what the model failed to load with."""
+    # The engine's thread must not wait long for the interpreter while answers are written.
+    sys.setswitchinterval(_SWITCH_S)
     running = RunningServer(open_engine, settings, announce=announce)
     if settings.is_open:
         announce(
@@ -79,6 +83,7 @@ class RunningServer:
             date_header=False,
             timeout_graceful_shutdown=int(settings.stop_timeout_s),
             backlog=2_048,
+            proxy_headers=False,
         )
         self._server = _server(config, self.state)
 
@@ -189,9 +194,11 @@ def _calibration(
 
 def _open_warm(open_engine: Callable[[], Embedder]) -> Embedder:
     engine = open_engine()
-    for text in _WARM_TEXTS:
-        engine.encode([text])
-    engine.encode(_WARM_TEXTS)
+    if isinstance(engine, Engine):
+        engine.warm_up()
+    # A full collection over all that loading a model leaves takes as long as many requests, and frees nothing of it.
+    gc.collect()
+    gc.freeze()
     return engine
 
 

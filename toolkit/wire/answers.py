@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,8 +63,10 @@ def written(rows: np.ndarray, *, as_base64: bool) -> list[bytes]:
 
     rows = np.ascontiguousarray(rows)
     if as_base64:
+        import pybase64
+
         little = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
-        return [b'"%b"' % base64.b64encode(row) for row in little]
+        return [b'"%b"' % pybase64.b64encode(row) for row in little]
     if rows.dtype == np.float16:
         # The shortest decimals of float32 that give the same float16: orjson writes no halves exactly so.
         rows = rows.astype(np.float32)

@@ -19,7 +19,15 @@ from toolkit.embedding.owner import OwnerQueue
 from toolkit.embedding.packed import reference
 from toolkit.embedding.packed.decoder import Decoder
 from toolkit.embedding.packed.hopper import wing
-from toolkit.embedding.packed.packing import CHARACTERS_PER_TOKEN, Pack, Packer, Tokenizer, packs
+from toolkit.embedding.packed.packing import (
+    CHARACTERS_PER_TOKEN,
+    COARSE_TOKENS,
+    Pack,
+    Packer,
+    Tokenizer,
+    packs,
+    rehearsals,
+)
 from toolkit.embedding.packed.precision import Fp8, Plain
 from toolkit.embedding.packed.runner import IN_FLIGHT, Runner, current
 from toolkit.embedding.packed.shape import DecoderShape
@@ -40,6 +48,8 @@ _FREE_MEMORY_SHARE = 0.5
 # per token, a device is done with a pack before the host has tokenized one four times as large.
 _FIRST_SHARE = 16
 _GROWTH, _LIGHT_GROWTH, _LIGHT_FLOPS = 4, 2, 2e9
+# About so many tokens go at once, though the device waits until all are tokenized.
+_ONE_PACK_TOKENS = 16_384
 
 
 @dataclass(frozen=True)
@@ -183,10 +193,23 @@ class PackedEmbedder(Engine):
 
         The first packs are smaller, so that the device has work while the rest is tokenized.
         """
-        packer = Packer(max(1, self._runner.budget // _FIRST_SHARE))
+        first = self._runner.budget // _FIRST_SHARE
+        if sum(map(len, texts)) <= _ONE_PACK_TOKENS * CHARACTERS_PER_TOKEN:
+            first = min(_ONE_PACK_TOKENS, self._runner.budget)  # one pack has less filler than two
+        packer = Packer(max(1, first))
         for pack in packs(texts, self._tokenizer, packer):
             yield pack
             packer.budget = min(self._runner.budget, self._growth * packer.budget)
+
+    def warm_up(self) -> None:
+        """Compile and record the passes of small packs; takes a minute the first time on a GPU, seconds later."""
+        super().warm_up()
+        if self.setting.fused:
+            # The first pass of a size compiles, the second records it.
+            for _ in self.stream_packs(
+                pack for pack in rehearsals(min(COARSE_TOKENS, self._runner.budget)) for _ in range(2)
+            ):
+                pass
 
     def stream_packs(self, packs: Iterable[Pack]) -> Iterator[Block]:
         """Run packs that were made before; they take turns with the texts of others."""

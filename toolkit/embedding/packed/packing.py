@@ -24,12 +24,14 @@ from toolkit.errors import ModelError
 # 16 and 64, because cuBLAS takes longer for 24 to 48 rows than for 64 (H100, 4B shape: 3.86 against 3.67 ms).
 _SMALL_SIZES = (16, 64, 128, 256)
 _LARGE_STEP = 128
-# Up to here the step is an eighth of the power of two below: at most 12.5 % filler, and sizes come again.
-COARSE_TOKENS = 16_384
+# Up to here the step is a sixteenth of the power of two below: at most 6 % filler, and sizes come again.
+COARSE_TOKENS = 8_192
 # Rough lower bound of characters per token, so that a first window holds about a pack.
 CHARACTERS_PER_TOKEN = 4
 # A window has at least so many texts, because each is tokenized by one thread.
 _WINDOW_TEXTS = 16
+# Of a rehearsal's texts where it has several, and its longest text of one.
+_REHEARSED_TOKENS, _LONGEST_REHEARSED = 8, 1_024
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +118,21 @@ def rounded_tokens(count: int) -> int:
             return size
     step = _LARGE_STEP
     if count <= COARSE_TOKENS:
-        step = max(step, 1 << ((count - 1).bit_length() - 4))
+        step = max(step, 1 << ((count - 1).bit_length() - 5))
     return -(-count // step) * step
+
+
+def rehearsals(most_tokens: int) -> Iterator[Pack]:
+    """A pack of one text and one of several for every size up to `most_tokens`, of made-up ids."""
+    size = 0
+    while size < most_tokens:
+        # Some devices have more sizes than these for the fewest tokens.
+        size = size + 1 if size < _SMALL_SIZES[1] else rounded_tokens(size + 1)
+        for lengths in ([size], [_REHEARSED_TOKENS] * (size // _REHEARSED_TOKENS)):
+            if len(lengths) > 1 or size <= _LONGEST_REHEARSED:
+                used = sum(lengths)
+                texts = TokenizedTexts(np.zeros(used, dtype=np.int32), np.array(lengths, dtype=np.int32))
+                yield Pack.of(np.arange(len(lengths)), texts)
 
 
 class Packer:

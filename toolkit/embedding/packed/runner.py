@@ -28,8 +28,11 @@ IN_FLIGHT = 2
 # A pass is 250 to 500 launches, 10 to 20 ms of Python. Up to this many tokens a small model is done sooner,
 # and a graph, which leaves them out, pays; so many graphs are kept.
 _GRAPH_TOKENS = COARSE_TOKENS
-_GRAPHS = 32
+_GRAPHS = 128
 _FEWEST_TEXTS = 16
+# A recorded pass makes rows for so many texts: a text of a pack of several has about as many tokens at least. What
+# is left over costs its part of the last layer alone.
+_TOKENS_PER_TEXT = 8
 
 _one_recording = threading.Lock()
 
@@ -178,7 +181,9 @@ class _Plan:
     @classmethod
     def of(cls, pack: Pack, *, rows: int, fused: bool) -> _Plan:
         count = len(pack.lengths)
-        texts = 1 if count == 1 else max(_FEWEST_TEXTS, 1 << (count - 1).bit_length())
+        texts = 1
+        if count > 1:
+            texts = max(_FEWEST_TEXTS, 1 << (max(count, rows // _TOKENS_PER_TEXT) - 1).bit_length())
         # Making the list of a pack of thousands takes time that kernels do not need spent.
         lengths = () if fused else pack.lengths.tolist()
         long = rows >= LONG_TEXT and bool(pack.lengths.max() >= LONG_TEXT)
