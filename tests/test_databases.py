@@ -330,6 +330,35 @@ def test_a_damaged_or_foreign_file_never_reaches_the_database(postgres, tmp_path
         backend.load(path)
 
 
+def test_a_table_that_vanishes_is_one_line(postgres, corpus):  # noqa: F811
+    import psycopg
+
+    vectors, queries = corpus
+    built = CorpusBuilder(get_backend(f"pgvector@{postgres}"), vectors, DIM).build(
+        IndexSpec("Flat", "float32", DIM)
+    )
+    search = built.bare_search(5)
+    search(queries)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        for name in names_in(get_backend(f"pgvector@{postgres}")):
+            connection.execute(f"DROP TABLE {name}")
+    with pytest.raises(ResultsError, match=r"PostgreSQL at postgresql:.* does not exist") as caught:
+        search(queries)
+    assert "\n" not in str(caught.value)
+    built.close()
+
+
+def test_measurements_are_read_without_a_databases_packages(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    for name in ("pgvector@postgresql://elsewhere/db", "milvus@http://elsewhere:19530"):
+        count, each = get_backend(name).compared(
+            IndexSpec("HNSW32", "float32", 64), {"efSearch": 32}, documents=10**6, k=10
+        )
+        assert 32 < count < 10**6
+        assert each == 256
+
+
 def test_a_milvus_file_of_ones_own_is_used_and_left_clean(corpus, tmp_path):
     pytest.importorskip("milvus_lite")
     vectors, queries = corpus

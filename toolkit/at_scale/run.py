@@ -31,6 +31,7 @@ from toolkit.experiment.work import bytes_added, scaled_setting
 from toolkit.files import parse_json, write_atomically
 from toolkit.judge.open import check_settings
 from toolkit.judge.sources import measured_data
+from toolkit.search.backend import KeptElsewhere, backend_of
 from toolkit.space import Role
 
 SCALE_TESTS = "scale_test.json"
@@ -129,10 +130,14 @@ def scale_test(
         folder.mkdir(parents=True, exist_ok=True)
     seed = results.plan.seed
     vectors = pad(corpus, documents, folder / "rows.npy", others=more, seed=seed, progress=progress)
-    found = measure(vectors, queries, there, index_file=folder / f"{there.build.slug}.index", seed=seed)
+    index_file = folder / f"{there.build.slug}.index"
+    found = measure(vectors, queries, there, index_file=index_file, seed=seed)
     done = ScaleTest(setting, found, corpus_size, len(others), documents - corpus_size - len(others))
     _keep(results.folder / SCALE_TESTS, done)
     del vectors
+    backend = backend_of(there.backend, there.index)
+    if isinstance(backend, KeptElsewhere):
+        backend.remove(index_file)
     shutil.rmtree(results.folder / _FOLDER, ignore_errors=True)
     return done
 

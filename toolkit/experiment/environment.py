@@ -29,9 +29,13 @@ _SEARCH_PACKAGES = (DISTRIBUTION, "faiss-cpu", "faiss-gpu")
 _TIMED_PACKAGES = (*_SEARCH_PACKAGES, "numpy", "torch")
 _PACKAGES = (
     *_TIMED_PACKAGES,
+    "milvus-lite",
     "mteb",
     "openai",
     "pandas",
+    "pgvector",
+    "psycopg",
+    "pymilvus",
     "pytrec-eval-terrier",
     "scipy",
     "sentence-transformers",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TOKEN = "MILVUS_TOKEN"  # noqa: S105 - the variable's name
 _CONNECT_S = 10.0
+_NEVER_MS = 2**31 - 1
 
 
 def is_server(uri: str) -> bool:
@@ -52,8 +53,10 @@ def connect(uri: str) -> MilvusClient:
 
     # It logs every refusal with a traceback before it raises the same.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    # Milvus Lite hangs up on a client that pings it while it builds; within one process there is nobody to ping.
+    options = {} if is_server(uri) else {"grpc_options": {"grpc.keepalive_time_ms": _NEVER_MS}}
     with engine_errors(uri):
-        return MilvusClient(uri, token=_token(uri), timeout=_CONNECT_S)
+        return MilvusClient(uri, token=_token(uri), timeout=_CONNECT_S, **options)
 
 
 def release_lite(path: Path) -> None:

@@ -219,7 +219,8 @@ class Collection:
         call = self._client.search
 
         def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return ask_all(lambda query: _read(call(data=[query], **asked)[0]), queries, k)
+            with engine_errors(self._place):
+                return ask_all(lambda query: _read(call(data=[query], **asked)[0]), queries, k)
 
         return search
 

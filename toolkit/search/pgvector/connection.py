@@ -26,7 +26,7 @@ _EXAMPLE = "postgresql://host:5432/database?user=name"
 
 
 def check_uri(uri: str) -> None:
-    """Raise PlanError for what is not an address of PostgreSQL, MissingPackageError without psycopg."""
+    """Raise PlanError for what is not a plain address of PostgreSQL, MissingPackageError without psycopg."""
     _parameters(uri)
 
 

@@ -112,8 +112,7 @@ class Table:
         """The k nearest rows of each query, by inner product or minus the Hamming distance."""
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise VectorError(f"queries {queries.shape} do not fit an index of dimension {self.dim}")
-        with engine_errors(self._uri):
-            scores, rows = self.bare_search(k, search_args)(np.ascontiguousarray(queries, dtype=np.float32))
+        scores, rows = self.bare_search(k, search_args)(np.ascontiguousarray(queries, dtype=np.float32))
         return Neighbours(rows, scores)
 
     def bare_search(self, k: int, search_args: Mapping[str, int] | None = None) -> BareSearch:
@@ -164,7 +163,11 @@ class Table:
             rows = np.fromiter((row for row, _ in found), np.int64, len(found))
             return -np.fromiter((distance for _, distance in found), np.float32, len(found)), rows
 
-        return lambda queries: ask_all(ask, queries, k)
+        def search(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            with engine_errors(self._uri):
+                return ask_all(ask, queries, k)
+
+        return search
 
     def _settings(self, k: int, arguments: Mapping[str, int], *, filtered: bool) -> dict[str, object]:
         settings: dict[str, object] = {"max_parallel_workers_per_gather": 0, "jit": "off"}
