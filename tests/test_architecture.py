@@ -187,6 +187,7 @@ def test_public_names():
         "Vectors",
         "__version__",
         "check",
+        "compare",
         "embed",
         "load_dataset",
         "load_results",
@@ -196,6 +197,7 @@ def test_public_names():
         "retrieval_set",
         "scale_test",
         "sweep",
+        "sweep_several",
         "texts",
     ]
     for name in toolkit.__all__:

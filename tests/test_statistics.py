@@ -292,3 +292,29 @@ def test_bad_input():
         non_inferiority(np.zeros(4), np.zeros(4), keep=1.5)
     with pytest.raises(DataError, match=r"values from 0 to 2 are not a quality"):
         non_inferiority(np.array([0.0, 2.0]), np.zeros(2))
+
+
+def test_queries_of_a_cluster_change_together():
+    """Forty clusters whose ten queries are the same: the evidence is that of forty queries, not of four hundred."""
+    rng = np.random.default_rng(0)
+    missed = rejected = 0
+    for _ in range(100):
+        shared = rng.normal(0.0, 1.0, 40)
+        values, clusters = np.repeat(shared, 10), np.repeat(np.arange(40), 10)
+        found = paired_difference(values, np.zeros(400), clusters=clusters, resamples=1_000)
+        alone = paired_difference(shared, np.zeros(40), resamples=1_000)
+        assert found.difference == pytest.approx(alone.difference)
+        assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=1e-6)
+        missed += not found.low <= 0.0 <= found.high
+        rejected += found.p <= 0.05
+    assert missed <= 12
+    assert rejected <= 12
+    ignoring = paired_difference(values, np.zeros(400), resamples=1_000)
+    assert ignoring.high - ignoring.low < 0.5 * (found.high - found.low)
+
+
+def test_clusters_of_unequal_size_weigh_by_their_queries():
+    values, clusters = np.array([1.0, 1.0, 1.0, -1.0]), np.array([0, 0, 0, 1])
+    assert paired_difference(values, np.zeros(4), clusters=clusters).difference == 0.5
+    with pytest.raises(DataError, match="clusters of shape"):
+        paired_difference(values, np.zeros(4), clusters=clusters[:3])

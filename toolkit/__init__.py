@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from toolkit.experiment.plan import SweepPlan
     from toolkit.experiment.results import Results
     from toolkit.measure.noninferiority import Grade
+    from toolkit.notebook.comparison import ComparisonView
     from toolkit.notebook.views import ResultsView
     from toolkit.vectors import Vectors
 
@@ -52,6 +53,7 @@ __all__ = [
     "Vectors",
     "__version__",
     "check",
+    "compare",
     "embed",
     "load_dataset",
     "load_results",
@@ -61,6 +63,7 @@ __all__ = [
     "retrieval_set",
     "scale_test",
     "sweep",
+    "sweep_several",
     "texts",
 ]
 
@@ -291,6 +294,64 @@ def sweep(
         cache=cache,
         progress=progress,
     )
+
+
+def sweep_several(
+    plan: SweepPlan | str | Path | None = None,
+    *,
+    out: str | Path,
+    embedders: Sequence[str | AnyConfig | Embedder | object] | None = None,
+    data: Sequence[Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    cache: VectorCache | None = None,
+    progress: bool = True,
+    **fields: Any,  # noqa: ANN401 - those of SweepPlan
+) -> ComparisonView:
+    """Sweep every embedder over every data set, one results folder for each pair beneath `out`, and compare them.
+
+        toolkit.sweep_several(embedders=["static", "local:my/model"], data=["builtin", "csv:my.csv"], out="results/two")
+
+    Run again, it goes on where it stopped. Writes ``comparison.html`` and ``comparison.csv`` into `out`.
+
+    plan : a SweepPlan or a TOML file, which may say ``embedders = [..]`` and ``data = [..]``; what is given beside it
+        replaces its fields.
+    out : folder for all results folders.
+    embedders : each as `sweep` takes one. data : sets, each as `sweep` takes one.
+    resume, overwrite : of each sweep; as in `sweep`.
+    cache : a VectorCache; the default folder if not given.
+    fields : others of the plan, such as ``dims`` and ``max_queries``, for all sweeps alike.
+
+    Raises PlanError before any model loads if one of the plans cannot work. A sweep that fails later does not stop
+    the others; ResultsError at the end names it.
+    """
+    from toolkit.notebook.comparison import swept_several
+
+    return swept_several(
+        plan,
+        embedders=embedders,
+        data=data,
+        out=out,
+        fields=fields,
+        resume=resume,
+        overwrite=overwrite,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def compare(*results: str | Path | Results | ResultsView) -> ComparisonView:
+    """Models side by side: the sweeps beneath a folder, or several results folders.
+
+        toolkit.compare("results/two").frame()  # or toolkit.compare("results/a", "results/b")
+
+    results : folders of `sweep_several`, results folders, or what `sweep` and `load_results` return.
+
+    Raises ResultsError if there is nothing finished, or if sweeps over one data set measured different queries.
+    """
+    from toolkit.notebook.comparison import compared
+
+    return compared(*results)
 
 
 def load_results(folder: str | Path) -> ResultsView:

@@ -9,6 +9,7 @@ EXAMPLES = {
         "toolkit sweep --data csv:judged.csv --dims 64,128,256 --precision float32,int8 --index HNSW32",
         'toolkit sweep --instruction default --instruction none --instruction "Find code" --out results/code',
         "toolkit sweep plan.toml --out results/grid",
+        "toolkit sweep --embedder static --embedder local:my/model --data builtin --data csv:my.csv --out results/two",
     ),
     "recommend": (
         "toolkit recommend results/first --keep 0.95",

@@ -15,8 +15,14 @@ from toolkit.cli.words import as_options
 def sweep(
     plan: Annotated[Path | None, typer.Argument(help="TOML plan; the options below override it")] = None,
     out: Annotated[Path, typer.Option(help="results folder to write")] = Path("results/sweep"),
-    embedder: Annotated[str | None, typer.Option(help=EMBEDDER, autocompletion=complete_embedder)] = None,
-    data: Annotated[str | None, typer.Option(help=DATA, autocompletion=complete_data)] = None,
+    embedder: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{EMBEDDER}; repeatable, to compare models", autocompletion=complete_embedder),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{DATA}; repeatable, one results folder for each", autocompletion=complete_data),
+    ] = None,
     dims: Annotated[str | None, typer.Option(help=DIMS)] = None,
     precision: Annotated[
         list[str] | None, typer.Option(help="float32, float16, int8 ..; repeatable, or between commas")
@@ -60,32 +66,36 @@ def sweep(
 ) -> None:
     """Measure every setting from a single encode; write tables, charts and a report."""
     from toolkit import sweep as run
+    from toolkit import sweep_several
     from toolkit.decide.evidence import headline
     from toolkit.experiment.folder import begun
     from toolkit.experiment.plan import parse_dims
+    from toolkit.experiment.several import names_several
 
+    fields = {
+        "dims": None if dims is None else parse_dims(dims),
+        "precisions": listed(precision),
+        "indexes": index or None,
+        "instructions": instruction or None,
+        "rescore": [{"candidates": number} for number in rescore] if rescore else None,
+        "k": k,
+        "metrics": listed(metric),
+        "max_queries": max_queries,
+        "unlabelled": unlabelled,
+        "max_unlabelled": max_unlabelled,
+        "clusters": clusters,
+        "seed": seed,
+    }
+    again = {"resume": resume, "overwrite": overwrite}
+    if len(embedder or ()) > 1 or len(data or ()) > 1 or (plan is not None and names_several(plan)):
+        found = sweep_several(plan, out=out, embedders=embedder or None, data=data or None, **again, **fields)
+        print(f"report: {out / 'comparison.html'}")
+        print(found.headline)
+        return
+    [only], [of] = embedder or [None], data or [None]
     before = begun(out)
     try:
-        view = run(
-            plan,
-            out=out,
-            embedder=embedder,
-            data=data,
-            dims=None if dims is None else parse_dims(dims),
-            precisions=listed(precision),
-            indexes=index or None,
-            instructions=instruction or None,
-            rescore=[{"candidates": number} for number in rescore] if rescore else None,
-            k=k,
-            metrics=listed(metric),
-            max_queries=max_queries,
-            unlabelled=unlabelled,
-            max_unlabelled=max_unlabelled,
-            clusters=clusters,
-            seed=seed,
-            resume=resume,
-            overwrite=overwrite,
-        )
+        view = run(plan, out=out, embedder=only, data=of, **again, **fields)
     except KeyboardInterrupt:
         # What was there is gone by now; the option would remove what this run measured as well.
         raise Stopped(without=["--overwrite"] if begun(out) != before else []) from None

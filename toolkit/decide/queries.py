@@ -281,6 +281,15 @@ class _Rankings:
         return found
 
 
+def clusters_of(results: Results, query_ids: Sequence[object]) -> np.ndarray | None:
+    """(queries,) clusters as numbers, a query of none being one of its own; None if all are, or it is not known."""
+    table = results.bounds
+    if table is None:
+        return None
+    named = table.drop_duplicates("query_id").set_index("query_id")["cluster"]
+    return _numbers(named.reindex([str(one) for one in query_ids]).fillna("").to_numpy(dtype=object))
+
+
 def _numbers(clusters: np.ndarray) -> np.ndarray | None:
     """Clusters as numbers; a query of none is one of its own. None if all are."""
     if not (clusters != "").any():

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 MANIFEST = "folder.json"
+# In a folder of several results folders.
+SEVERAL = "comparison.json"
 PLAN = "plan.toml"
 ENVIRONMENT = "environment.json"
 MEASUREMENTS = "measurements.parquet"

@@ -272,15 +272,17 @@ def read_plan(path: str | Path) -> SweepPlan:
         raise PlanError(f"plan {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise PlanError(f"plan {path} is not valid TOML: {error}") from None
+    if "embedders" in fields or isinstance(fields.get("data"), list):
+        raise PlanError(f"plan {path} names several embedders or data sets; toolkit.sweep_several takes it")
     try:
-        _check_key(fields)
+        check_key(fields)
         return make_plan(**fields)
     except PlanError as error:
         raise PlanError(f"plan {path}: {error}") from None
 
 
-def _check_key(fields: Mapping[str, Any]) -> None:
-    """A file may name a server; which key goes there is its user's to say."""
+def check_key(fields: Mapping[str, Any]) -> None:
+    """Raise PlanError for a file's plan that says which key goes to its server: that is its user's to say."""
     embedder = fields.get("embedder")
     if isinstance(embedder, Mapping) and embedder.get("api_key_env") is not None:
         check_key_of_file(str(embedder["api_key_env"]), str(embedder.get("base_url", "")))

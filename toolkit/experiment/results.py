@@ -21,6 +21,7 @@ from toolkit.experiment.folder import (
     PER_QUERY,
     PLAN,
     SCALING,
+    SEVERAL,
     finish_call,
     read_manifest,
 )
@@ -66,6 +67,8 @@ class Results:
             raise ResultsError(
                 f"{folder} holds a sweep that is not finished; finish it with: {finish_call(folder)}"
             )
+        if missing and (folder / SEVERAL).is_file():
+            raise ResultsError(f"{folder} holds several sweeps; toolkit.compare opens them together")
         if missing:
             raise ResultsError(
                 f"{folder} holds no finished sweep ({missing[0]} is missing); give a folder that toolkit "

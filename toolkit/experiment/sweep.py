@@ -115,6 +115,19 @@ def run_sweep(
     return Results(out, plan, about, tables.measurements, notes=tuple(notes))
 
 
+def check_sweep(plan: SweepPlan, data: RetrievalSet | PairSet, *, full_dim: int | None = None) -> None:
+    """Raise PlanError if the sweep cannot work, as far as that is known before a model loads.
+
+    full_dim : of an open embedder; the plan's states its own, where it can be known without its weights.
+    """
+    sweep, _ = _prepared(plan, data, None)
+    sweep.check()
+    named = sweep.plan.embedder
+    if full_dim is None and not (isinstance(named, str) and named.startswith(OBJECT_SPEC)):
+        full_dim = stated_full_dim(named)
+    sweep.check_dims(full_dim)
+
+
 def as_measured(plan: SweepPlan, data: RetrievalSet, *, unlabelled: Texts | None = None) -> RetrievalSet:
     """The set as a sweep of this plan measures it: with the queries it samples, and those it takes from elsewhere.
 

@@ -68,23 +68,30 @@ def paired_difference(
     values: np.ndarray,
     reference: np.ndarray,
     *,
+    clusters: np.ndarray | None = None,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairedDifference:
     """How (n,) values differ from the (n,) reference of the same queries; see `paired_differences`."""
-    return paired_differences(_column(values), reference, level=level, resamples=resamples, seed=seed)[0]
+    return paired_differences(
+        _column(values), reference, clusters=clusters, level=level, resamples=resamples, seed=seed
+    )[0]
 
 
 def paired_differences(
     values: np.ndarray,
     reference: np.ndarray,
     *,
+    clusters: np.ndarray | None = None,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[PairedDifference]:
     """How each column of (n, settings) values differs from the (n,) reference of the same queries.
+
+    clusters : (n,) numbers; queries of one cluster are not independent, so whole clusters are drawn, and change
+        their signs, together. None if all queries are independent.
 
     Interval: bootstrap over queries, as `mean_intervals`. p-value: two-sided paired randomisation test,
     the signs of the n differences drawn at random; it needs no normality and is the test Smucker, Allan &
@@ -95,8 +102,11 @@ def paired_differences(
     91 % of samples. `non_inferiorities` allows for that; intervals are for reading, not for deciding.
     """
     differences = _differences(values, reference)
-    low, high = _bootstrap_bounds(differences, level=level, resamples=resamples, seed=seed)
-    p = _sign_flip_p(differences, resamples=resamples, seed=seed)
+    sums, sizes = differences, None
+    if clusters is not None:
+        sums, sizes = _cluster_sums(differences, clusters)
+    low, high = _bootstrap_bounds(sums, sizes, level=level, resamples=resamples, seed=seed)
+    p = _sign_flip_p(sums, resamples=resamples, seed=seed)
     return [
         PairedDifference(*map(float, found))
         for found in zip(differences.mean(axis=0), low, high, p, strict=True)
@@ -147,13 +157,32 @@ def indistinguishable(
     return holm(_sign_flip_p(differences, resamples=resamples, seed=seed)) > alpha
 
 
+def _cluster_sums(values: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(clusters, settings) sums and (clusters,) sizes; raises DataError unless there is one cluster per query."""
+    if np.shape(clusters) != (len(values),):
+        raise DataError(f"clusters of shape {np.shape(clusters)} do not belong to {len(values)} queries")
+    _, member, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(sizes), values.shape[1]))
+    np.add.at(sums, member, values)
+    return sums, sizes.astype(np.float64)
+
+
 def _bootstrap_bounds(
-    values: np.ndarray, *, level: float, resamples: int, seed: int
+    values: np.ndarray,
+    sizes: np.ndarray | None = None,
+    *,
+    level: float,
+    resamples: int,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the columns' means; `sizes` where a row is the sum of so many queries."""
     n, settings = values.shape
     if n < 2:
         return np.full(settings, np.nan), np.full(settings, np.nan)
-    means = np.concatenate([counts @ values / n for counts in _counts(n, resamples, seed)])
+    sizes = np.ones(n) if sizes is None else sizes
+    means = np.concatenate(
+        [counts @ values / (counts @ sizes)[:, None] for counts in _counts(n, resamples, seed)]
+    )
     tail = _widened_tail(n, level)
     return tuple(np.quantile(means, [tail, 1.0 - tail], axis=0))
 
