@@ -18,8 +18,10 @@ from toolkit.errors import require_package
 from toolkit.serve.service import Service
 from toolkit.serve.settings import ServeSettings
 from toolkit.wire.answers import Answer, write_openai
+from toolkit.wire.cohere import cohere_error, parse_cohere, write_cohere
 from toolkit.wire.findings import Finding, RequestError
 from toolkit.wire.requests import EmbeddingRequest, Limits, parse_json_object, parse_openai
+from toolkit.wire.tei import parse_tei, tei_error, write_tei
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,6 +31,13 @@ _LOG = logging.getLogger("toolkit.serve")
 _PATROL_S = 0.05
 SPACE_HEADER = b"x-embedding-space"
 _JSON = (b"content-type", b"application/json")
+
+# Where vectors are asked for, in whose way; all the same to the service.
+VECTOR_APIS = (
+    ("/v1/embeddings", "openai", parse_openai, write_openai, RequestError.body),
+    ("/v2/embed", "cohere", parse_cohere, write_cohere, cohere_error),
+    ("/embed", "tei", parse_tei, write_tei, tei_error),
+)
 
 
 class State:
@@ -125,7 +134,7 @@ class VectorEndpoint:
         method: str,
         parse: Callable[[Mapping[str, Any], Limits], EmbeddingRequest],
         write: Callable[[Answer], bytes],
-        error_body: Callable[[RequestError], Any] = RequestError.body,
+        error_body: Callable[[RequestError], Any],
     ) -> None:
         self._state = state
         self._method = method
@@ -334,7 +343,7 @@ def make_app(
 
     from toolkit.serve import pages
 
-    vectors = {"/v1/embeddings": VectorEndpoint(state, "openai", parse_openai, write_openai)}
+    vectors = {path: VectorEndpoint(state, name, *shape) for path, name, *shape in VECTOR_APIS}
     routes = [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in vectors.items()),
         *(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from toolkit.serve.openapi import document
+from toolkit.serve.openapi_page import page
 from toolkit.wire.findings import Finding, RequestError, wrong
 
 if TYPE_CHECKING:
@@ -63,6 +66,23 @@ def metrics(state: State, scope: Scope) -> tuple[int, Any]:  # noqa: ARG001
     return 200, state.ready_service().metrics_text()
 
 
+def openapi(state: State, scope: Scope) -> tuple[int, Any]:  # noqa: ARG001
+    """The OpenAPI document."""
+    return 200, document(state.settings, state.service, version=_version())
+
+
+def docs(state: State, scope: Scope) -> tuple[int, Any]:
+    """The same for people."""
+    return 200, page(openapi(state, scope)[1])
+
+
+def _version() -> str:
+    try:
+        return version("embedding-toolkit")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0+unknown"
+
+
 def _health(state: State) -> dict[str, Any]:
     served = state.service.model if state.service else None
     return {
@@ -72,12 +92,34 @@ def _health(state: State) -> dict[str, Any]:
     }
 
 
+def info(state: State, scope: Scope) -> tuple[int, Any]:  # noqa: ARG001
+    """What TEI's /info says of a model and its limits."""
+    service, settings = state.ready_service(), state.settings
+    space = service.model.space
+    return 200, {
+        "model_id": space.model,
+        "model_sha": space.revision,
+        "model_dtype": space.dtype,
+        "model_type": {"embedding": {"pooling": space.pooling}},
+        "max_concurrent_requests": settings.most_waiting,
+        "max_input_length": space.max_tokens or settings.most_tokens,
+        "max_batch_tokens": settings.most_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": settings.most_inputs,
+        "auto_truncate": False,
+        "version": _version(),
+    }
+
+
 PAGES = (
+    ("/info", info, True, b"application/json"),
     ("/v1/models", models, True, b"application/json"),
     ("/v1/models/{name:path}", model, True, b"application/json"),
     ("/v1/calibration", calibration, True, b"application/json"),
     ("/health", alive, False, b"application/json"),
     ("/health/ready", ready, False, b"application/json"),
+    ("/openapi.json", openapi, False, b"application/json"),
+    ("/docs", docs, False, b"text/html; charset=utf-8"),
     ("/metrics", metrics, True, _PROMETHEUS),
 )
 
@@ -87,7 +129,7 @@ async def not_found(request: Request, error: HTTPException) -> Response:
     from starlette.responses import JSONResponse
 
     where = f"{request.method[:20]} {request.url.path[:80]}"
-    known = "POST /v1/embeddings, GET /v1/models, /health, /health/ready, /metrics"
+    known = "POST /v1/embeddings, /v2/embed, /embed; GET /v1/models, /info, /health, /health/ready, /metrics, /docs"
     refused = RequestError(
         [Finding(None, f"{where} does not exist here", known, "correct the address or the method")],
         status=error.status_code,
