@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
+from openai import OpenAI
 
 import toolkit
 from toolkit.embedding.engine import Engine
@@ -303,3 +305,44 @@ def test_killed_and_started_again_the_clients_retries_lose_and_duplicate_nothing
     assert sorted(positions.tolist()) == list(range(len(texts)))
     rows = np.concatenate([rows for _, rows in blocks])[np.argsort(positions)]
     assert np.allclose(rows, toolkit.embed("static", texts, progress=False), atol=1e-6)
+
+
+def test_killed_in_the_midst_of_requests_the_openai_sdks_retries_lose_and_duplicate_nothing():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "toolkit", "serve", "--embedder", "static", "--port", str(port)]
+    batches = [[f"text {i} of batch {batch}, once" for i in range(200)] for batch in range(60)]
+    sent, answers = [], {}
+
+    def start():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert any(line.startswith("ready: ") for line in process.stdout), "it never became ready"
+        return process
+
+    def embed(client, number):
+        answer = client.embeddings.create(model=NAME, input=batches[number])
+        assert number not in answers
+        answers[number] = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]
+
+    first = start()
+    counted = httpx.Client(event_hooks={"request": [sent.append]})
+    with (
+        OpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=10, http_client=counted
+        ) as client,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        asked = [threads.submit(embed, client, number) for number in range(len(batches))]
+        until(lambda: len(answers) > 5 and len(sent) > len(answers))
+        first.kill()
+        first.wait()
+        second = start()
+        for one in asked:
+            one.result(timeout=60)
+    second.kill()
+    second.wait()
+    assert len(sent) > len(batches), "requests were under way when it was killed"
+    assert sorted(answers) == list(range(len(batches)))
+    expected = toolkit.embed("static", [text for batch in batches for text in batch], progress=False)
+    assert np.allclose(np.concatenate([answers[i] for i in range(len(batches))]), expected, atol=1e-6)
