@@ -15,7 +15,7 @@ from toolkit.serve.settings import ServeSettings
 NAME = "wordllama-l2-supercat-256"
 _PIECE_TEXTS = 16
 _PIECE_S = 0.004
-_LONG_TEXTS = 1_600  # a hundred pieces
+_LONG_TEXTS = 960  # sixty pieces
 _LONG = 4
 
 
@@ -33,6 +33,11 @@ class Paced(Engine):
 
     def tokenizer_file(self):
         return self.inner.tokenizer_file()
+
+    def _shared_characters(self):
+        return (
+            40 * _PIECE_TEXTS
+        )  # of several callers together, one piece at a time, as the engines of models have it
 
     def _blocks(self, texts):
         for start in range(0, len(texts), _PIECE_TEXTS):

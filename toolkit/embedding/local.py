@@ -21,6 +21,7 @@ from toolkit.embedding.config import LocalConfig
 from toolkit.embedding.cpu import cpu_instructions
 from toolkit.embedding.engine import Engine, windows_by_length
 from toolkit.embedding.eos_token import check_end_token
+from toolkit.embedding.packed.packing import CHARACTERS_PER_TOKEN
 from toolkit.embedding.protocol import Block
 from toolkit.embedding.tokens import TokenizerFile
 from toolkit.embedding.verify import (
@@ -128,6 +129,10 @@ class SentenceTransformersEmbedder(Engine):
         """The checkpoint's; None for a model without a transformers tokenizer in Rust."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         return None if backend is None else TokenizerFile(backend.to_str())
+
+    def _shared_characters(self) -> int:
+        """No more than a forward pass has, or a short text would wait for another caller's several passes."""
+        return min(super()._shared_characters(), self._batch_tokens * CHARACTERS_PER_TOKEN)
 
     def _blocks(self, texts: Sequence[str]) -> Iterator[Block]:
         for window in windows_by_length(texts, _WINDOW_TEXTS):
