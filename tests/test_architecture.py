@@ -188,6 +188,7 @@ def test_public_names():
         "__version__",
         "check",
         "compare",
+        "compare_instructions",
         "embed",
         "load_dataset",
         "load_results",

@@ -23,8 +23,8 @@ SMALL = {
         ["for 1,000,000 vectors", "first_stage_share"],
     ),
     "04_instructions": (
-        {"instructions": ["none", "Find the function"], "dims": [64], "max_queries": 60},
-        ["Find the function\\nmean of an array", "difference", "256 float32 Flat"],
+        {"instructions": ["none", "Find the function"], "dims": [64], "max_queries": 60, "folder": "none"},
+        ["Find the function\\nmean of an array", "difference", "another facet", "256 float32 Flat"],
     ),
     "05_claims": (
         {"only": ["unit-norm", "storage-saved"], "most": 50, "repeats": 10},

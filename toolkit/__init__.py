@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.config import AnyConfig
     from toolkit.embedding.protocol import Embedder
+    from toolkit.experiment.instructions import InstructionEffects
     from toolkit.experiment.plan import SweepPlan
     from toolkit.experiment.results import Results
     from toolkit.measure.noninferiority import Grade
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "compare_instructions",
     "embed",
     "load_dataset",
     "load_results",
@@ -338,6 +340,58 @@ def sweep_several(
         cache=cache,
         progress=progress,
     )
+
+
+def compare_instructions(
+    embedder: str | AnyConfig | Embedder | object,
+    data: str | RetrievalSet | Any,  # noqa: ANN401
+    instructions: Sequence[str] | Mapping[str, str | Mapping[str, str]],
+    *,
+    dims: Sequence[int] | None = None,
+    metric: str = "ndcg@10",
+    pools: Mapping[str, Sequence[str]] | None = None,
+    max_queries: int = 2_000,
+    seed: int = 0,
+    cache: VectorCache | None = None,
+    progress: bool = True,
+) -> InstructionEffects:
+    """What instructions are worth: the same queries with each, paired with the first, whole clusters at a time.
+
+        toolkit.compare_instructions("static", "builtin", ["none", "Find the function that does this"]).frame()
+
+    embedder, data : as `sweep` takes them; the data needs judgements.
+    instructions : ``none``, ``default`` or texts; or a dictionary from a name to a text, or to a dictionary from query
+        id to text, where each query has its own. Others are held against the first.
+    dims : beside the full dimension. metric : of `toolkit.measure.metrics`.
+    pools : query id -> document ids that alone are ranked for it, where only a pool was judged.
+    max_queries : larger sets are sampled to so many, with `seed`; 0 takes all.
+    cache : a VectorCache; the default folder if not given.
+
+    Raises PlanError for instructions or pools that lack a query, and for data without judgements.
+    """
+    from toolkit.data.given import as_set
+    from toolkit.embedding.cache import VectorCache
+    from toolkit.embedding.config import AnyConfig
+    from toolkit.experiment.instructions import measure_instructions
+
+    found = load_dataset(data) if isinstance(data, str) else as_set(data)
+    opened = open_embedder(embedder)
+    try:
+        return measure_instructions(
+            opened,
+            found,
+            instructions,
+            dims=dims,
+            metric=metric,
+            pools=pools,
+            max_queries=max_queries,
+            seed=seed,
+            cache=VectorCache() if cache is None else cache,
+            progress=progress,
+        )
+    finally:
+        if isinstance(embedder, str | AnyConfig):
+            opened.close()
 
 
 def compare(*results: str | Path | Results | ResultsView) -> ComparisonView:

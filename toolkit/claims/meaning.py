@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-
 import numpy as np
 
 from toolkit.claims.bench import SUBJECT, SUBJECT_SPEC, Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN, Claim, Finding
-from toolkit.claims.pools import pooled_quality
 from toolkit.data.pairs import load_pairs
-from toolkit.errors import InstructionWarning
+from toolkit.experiment.instructions import InstructionEffects, measure_instructions
 from toolkit.measure.quality import bitext_hits
 from toolkit.measure.statistics import mean_interval, paired_difference
 from toolkit.search.exact.search import exact_search
-from toolkit.space import Role
 from toolkit.vectors import Vectors
 
 _SECTION_CHARACTERS = 700
@@ -130,14 +125,6 @@ def long_documents(bench: Bench) -> Finding:
     )
 
 
-@dataclass(frozen=True)
-class _Legal:
-    name: str
-    differences: np.ndarray
-    without: float
-    with_task: float
-
-
 def instruction_lift(bench: Bench) -> Finding:
     """Recall@10 of legal questions with a task in the query's prompt and without, the same questions."""
     sets = [found for name in ("stard_goldpool", "policyqa") if (found := _legal(bench, name)) is not None]
@@ -148,20 +135,24 @@ def instruction_lift(bench: Bench) -> Finding:
             needs=f"--embedder {SUBJECT_SPEC} --data <folder with stard_goldpool or policyqa>",
         )
     trained = bench.embedder.space.prompts.instructed is not None
-    decided, intervals = [], []
+    decided, intervals, quality = [], [], {}
     for one in sets:
-        found = mean_interval(one.differences)
+        without, found = one.frame().query("dim == dim.max()").itertuples()
+        quality[one.dataset] = (without.quality, found.quality)
         intervals.append(found)
         decided.append(HOLDS if found.low >= _CLAIMED_LIFT else FAILS if found.high < _CLAIMED_LIFT else OPEN)
-    largest = int(np.argmax([found.mean for found in intervals]))
+    largest = int(np.argmax([found.difference for found in intervals]))
     return Finding(
         OPEN if not trained else HOLDS if HOLDS in decided else OPEN if OPEN in decided else FAILS,
         "; ".join(
-            f"{one.name}: recall@10 {100 * one.without:.1f} % without, {100 * one.with_task:.1f} % with"
-            for one in sets
+            f"{name}: recall@10 {100 * without:.1f} % without, {100 * with_task:.1f} % with"
+            for name, (without, with_task) in quality.items()
         ),
         (100 * intervals[largest].low, 100 * intervals[largest].high),
-        sample="; ".join(f"{one.name}: {len(one.differences):,} independent units" for one in sets)
+        sample="; ".join(
+            f"{one.dataset}: {found.queries:,} queries in {found.clusters:,} independent units"
+            for one, found in zip(sets, intervals, strict=True)
+        )
         + f"; {bench.model}; the interval is of the largest lift, in points",
         why=""
         if bench.is_subject
@@ -169,32 +160,26 @@ def instruction_lift(bench: Bench) -> Finding:
         if trained
         else f"{bench.model} was not trained on instructions: a task is noise before its queries",
         measured={
-            one.name: {"lift": found.mean, "low": found.low, "high": found.high}
+            one.dataset: {"lift": found.difference, "low": found.low, "high": found.high, "p": found.p}
             for one, found in zip(sets, intervals, strict=True)
         },
         needs="" if trained else f"--embedder {SUBJECT_SPEC}",
     )
 
 
-def _legal(bench: Bench, name: str) -> _Legal | None:
+def _legal(bench: Bench, name: str) -> InstructionEffects | None:
     data = bench.retrieval(name)
     if data is None:
         return None
-    kept = bench.drawn(len(data.queries))
-    queries = [data.queries[i] for i in kept]
-    ids = [data.query_ids[i] for i in kept]
-    corpus = bench.rows(data.docs)
-    values = []
-    for task in ("none", LEGAL_TASK):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", InstructionWarning)  # the outcome says what it means
-            rows = bench.rows(queries, Role.QUERY, task)
-        values.append(
-            pooled_quality(corpus, rows, data, ids, dims=[bench.full_dim], metric="recall@10")[bench.full_dim]
-        )
-    clusters = bench.column(name, "clusters.tsv", "query-id", "policy") if name == "policyqa" else {}
-    difference = by_cluster(values[1] - values[0], ids, clusters)
-    return _Legal(name, difference, float(values[0].mean()), float(values[1].mean()))
+    return measure_instructions(
+        bench.embedder,
+        data,
+        ["none", LEGAL_TASK],
+        metric="recall@10",
+        max_queries=bench.most,
+        cache=bench.cache,
+        progress=bench.progress,
+    )
 
 
 def by_cluster(values: np.ndarray, ids: list[str], clusters: dict[str, str]) -> np.ndarray:

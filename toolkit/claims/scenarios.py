@@ -11,8 +11,8 @@ import numpy as np
 from toolkit.claims.bench import SUBJECT_SPEC, Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN, Claim, Finding
 from toolkit.claims.meaning import by_cluster
-from toolkit.claims.pools import pooled_quality
 from toolkit.data.sets import RetrievalSet
+from toolkit.experiment.pools import pooled_quality
 from toolkit.measure.noninferiority import NonInferiority, non_inferiority
 from toolkit.measure.statistics import paired_difference
 from toolkit.space import Role

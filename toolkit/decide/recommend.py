@@ -19,7 +19,7 @@ import numpy as np
 
 from toolkit.decide.at_size import Pricing
 from toolkit.decide.cost import Prices
-from toolkit.decide.queries import Queries, judged_metric, queries_of
+from toolkit.decide.queries import Queries, clusters_of, judged_metric, queries_of
 from toolkit.decide.recommendation import (
     Candidate,
     ConstraintCost,
@@ -33,7 +33,7 @@ from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
 from toolkit.measure.metrics import described
 from toolkit.measure.noninferiority import KEEP, Grade, NonInferiority
-from toolkit.measure.statistics import indistinguishable, paired_differences
+from toolkit.measure.statistics import holm, indistinguishable, paired_differences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +133,9 @@ class Evidence:
             queries_of(results, metric, reference, values),
             Pricing.of(measured, prices, results.scaling, documents, results.plan.k),
             " · ".join(str(exact[name]) for name in ("dataset", "model") if name in measured),
-            _instructions(measured, values, reference) if len(values) else (),
+            _instructions(measured, values, reference, clusters_of(results, values.index))
+            if len(values)
+            else (),
             tuple(results.notes),
         )
 
@@ -401,16 +403,29 @@ def _reference(measurements: pd.DataFrame, values: pd.DataFrame) -> str:
 
 
 def _instructions(
-    measurements: pd.DataFrame, values: pd.DataFrame, reference: str
+    measurements: pd.DataFrame, values: pd.DataFrame, reference: str, clusters: np.ndarray | None
 ) -> tuple[InstructionQuality, ...]:
     """What each instruction gives at the full dimension, best first; empty for a single one."""
     exact = _exact_full(measurements)
     if len(exact) < 2:
         return ()
     labels = measurements.set_index("setting")["instruction"]
-    differences = paired_differences(values[exact].to_numpy(), values[reference].to_numpy())
+    differences = paired_differences(
+        values[exact].to_numpy(), values[reference].to_numpy(), clusters=clusters
+    )
+    others = [key for key in exact if key != reference]
+    tested = [one.p for key, one in zip(exact, differences, strict=True) if key != reference]
+    p = dict(zip(others, holm(tested), strict=True))
     found = [
-        InstructionQuality(labels[key], float(values[key].mean()), one.difference, one.low, one.high)
+        InstructionQuality(
+            labels[key],
+            float(values[key].mean()),
+            one.difference,
+            one.low,
+            one.high,
+            float(p.get(key, 1.0)),
+            None if clusters is None else len(np.unique(clusters)),
+        )
         for key, one in zip(exact, differences, strict=True)
     ]
     return tuple(sorted(found, key=lambda one: (-one.quality, one.label != labels[reference])))

@@ -111,7 +111,9 @@ class ConstraintCost:
 class InstructionQuality:
     """What an instruction gives in the exact full-dimension search.
 
-    difference, low, high : against the best instruction, paired by query, with its 95 % interval.
+    difference, low, high : against the best instruction, paired by query, with its 95 % interval; whole clusters are
+        drawn together. p : of "no difference", Holm-adjusted over all others. clusters : how many; None if each query
+        is one of its own.
     """
 
     label: str
@@ -119,6 +121,8 @@ class InstructionQuality:
     difference: float
     low: float
     high: float
+    p: float = 1.0
+    clusters: int | None = None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from toolkit.report.compact import share_glyphs
 from toolkit.report.table import VERDICTS, qualities, table
 
 _HERE = Path(__file__).parent
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ def render(page: Page) -> str:
         headline=page.headline if words is None else words.headline,
         by_dimension="" if words is None else page.headline,
         instructions=[] if found is None else _instructions(found),
+        instruction_clusters=None
+        if found is None or not found.instructions
+        else found.instructions[0].clusters,
         metric=described(metric).label,
         table=table(page.frame, metric),
         marks=[(key, *shown) for key, shown in VERDICTS.items() if key in verdicts],
@@ -101,7 +105,8 @@ def _instructions(found: Recommendation) -> list[tuple[str, str, str]]:
             f"{one.quality:.3f}",
             "the best"
             if one.label == best
-            else f"{signed(one.difference)} ({signed(one.low)}..{signed(one.high)})",
+            else f"{signed(one.difference)} ({signed(one.low)}..{signed(one.high)})"
+            + ("" if one.p <= _ALPHA else "; not told apart"),
         )
         for one in found.instructions
     ]

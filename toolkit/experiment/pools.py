@@ -1,4 +1,4 @@
-"""Quality per query where only a pool of documents was judged for each, or of the whole corpus. Knows no claim."""
+"""Quality per query where only a pool of documents was judged for each, or of the whole corpus."""
 
 from __future__ import annotations
 
