@@ -4,7 +4,7 @@ The settings of a recorded grid are measured on a set's ``test`` judgements, wit
 queries without judgements, and recommended from. Then the same settings are measured on the ``train`` judgements: of
 those called ``keeps``, how much does each keep there? No figure here is a timing.
 
-    python benchmarks/advice_holds.py [--plan results/grid-minilm-scifact/plan.toml] [--keep 0.99] [--save]
+    python benchmarks/advice_holds.py [--plan PLAN.toml] [--keep 0.99] [--index Flat ..] [--save]
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ GRID = ROOT / "results" / "grid-minilm-scifact" / "plan.toml"
 QUICK = {"queries": 20, "rounds": 1, "threads": [1]}
 
 
-def swept(plan: Path, split: str, folder: Path, unlabelled: int) -> Results:
+def swept(plan: Path, split: str, folder: Path, unlabelled: int, indexes: list[str] | None) -> Results:
     """The plan's settings on one split's judgements; a finished sweep in `folder` is opened."""
     asked = read_plan(plan)
     fields = asked.model_dump(exclude_unset=True)
     fields |= {"data": f"{asked.data.split('@')[0]}@{split}", "timing": QUICK, "max_unlabelled": unlabelled}
+    if indexes:
+        fields["indexes"] = indexes
     return run_sweep(type(asked)(**fields), out=folder / split)
 
 
@@ -48,13 +50,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--plan", type=Path, default=GRID)
     parser.add_argument("--keep", type=float, default=0.99)
+    parser.add_argument(
+        "--index", action="append", help="measure these of the plan's indexes alone; repeatable"
+    )
     parser.add_argument("--work", type=Path, help="where the two sweeps lie, to go on from")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.work or Path(temporary)
-        test = swept(options.plan, "test", folder, 2_000)
-        train = swept(options.plan, "train", folder, 0)
+        test = swept(options.plan, "test", folder, 2_000, options.index)
+        train = swept(options.plan, "train", folder, 0, options.index)
         found = recommend(test, keep=options.keep)
         advised = found.advised or found.reference
         metric, reference = found.demand.metric, found.reference.setting

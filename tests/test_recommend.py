@@ -1,5 +1,7 @@
 """Recommendations on synthetic sweeps with a known answer, and against brute force."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from toolkit.decide.recommend import Evidence, recommend
 from toolkit.decide.recommendation import Constraints
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.plan import make_plan
-from toolkit.experiment.results import PER_QUERY, SCALING, Results
+from toolkit.experiment.results import BY_SIZE, PER_QUERY, SCALING, Results
 from toolkit.experiment.setting import Setting
 from toolkit.measure.noninferiority import non_inferiority
 from toolkit.measure.statistics import holm
@@ -526,3 +528,90 @@ def test_evidence_read_once_answers_as_a_fresh_one_does(toy):
         assert brief.headline == fresh.headline
         assert np.isnan(brief.reference.at_least)
         assert "alike" not in brief.table
+
+
+GROWING = {
+    FULL: {"lost": 0.0, "bytes": 1024, "p95_ms": 2.0},
+    Setting(128, "int8"): {"lost": 0.0005, "bytes": 128, "p95_ms": 1.0},
+    Setting(64, "int8"): {"lost": 0.001, "bytes": 64, "p95_ms": 0.6},
+}
+
+
+def by_size_of(shares, queries=200):
+    """by_size: for each setting its share of the reference at sizes that double, at every query alike but noise."""
+    rng = np.random.default_rng(0)
+    full = rng.choice([1.0, 0.63, 0.5], size=queries)
+    rows = []
+    for setting, kept in {FULL: [1.0] * 4, **shares}.items():
+        for size, share in zip([1_250, 2_500, 5_000, DOCUMENTS], kept, strict=True):
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "setting": setting.key,
+                        "documents": size,
+                        "query_id": [str(i) for i in range(queries)],
+                        "cluster": "",
+                        "ndcg@10": full * share,
+                    }
+                )
+            )
+    return pd.concat(rows)
+
+
+def test_a_setting_that_falls_short_within_ten_times_the_corpus_is_not_advised(tmp_path):
+    results = sweep_of(tmp_path / "toy", GROWING)
+    falling, steady = Setting(64, "int8"), Setting(128, "int8")
+    table = by_size_of({falling: [1.0, 0.9975, 0.995, 0.9925], steady: [0.999] * 4})
+    table.to_parquet(tmp_path / "toy" / BY_SIZE)
+    here = recommend(results, prices=STORAGE_ONLY)
+    assert here.advised.setting == falling.key
+    assert here.advised.by_size.slope.per_tenfold == pytest.approx(-0.0025 * np.log2(10), rel=1e-6)
+    assert "points per tenfold" in str(here)
+    there = recommend(results, corpus_size=80_000, prices=STORAGE_ONLY)
+    assert there.advised.setting == steady.key
+    [note] = [note for note in there.notes if note.startswith("left out")]
+    assert falling.key in note
+    assert there.table.set_index("setting")["falls_short"].to_dict()[falling.key]
+    far = recommend(results, corpus_size=200_000, prices=STORAGE_ONLY)
+    assert far.advised.setting == falling.key, "twenty times the corpus decides nothing"
+    assert not far.advised.by_size.asked.decides
+    assert "an extrapolation that decides nothing" in str(far)
+    brief = Evidence.of(results, prices=STORAGE_ONLY).recommendation(
+        Constraints("ndcg@10", corpus_size=80_000), brief=True
+    )
+    assert brief.advised.setting == steady.key
+
+
+def test_a_recommendation_as_json_has_what_the_text_says(tmp_path):
+    results = sweep_of(tmp_path / "toy", GROWING)
+    by_size_of({Setting(128, "int8"): [0.999] * 4, Setting(64, "int8"): [0.999] * 4}).to_parquet(
+        tmp_path / "toy" / BY_SIZE
+    )
+    found = recommend(results, corpus_size=1_000_000)
+    facts = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    advised = facts["advised"]
+    assert (advised["setting"], advised["dim"], advised["precision"]) == (
+        found.advised.setting,
+        int(found.advised.setting.split()[0]),
+        found.advised.setting.split()[1],
+    )
+    assert advised["kept"] == found.advised.retained
+    assert advised["kept_at_least"]["proven"] == found.advised.at_least
+    assert advised["verdict"] == "keeps (proven)"
+    assert advised["usd_per_month"] == found.advised.cost.usd
+    assert facts["choice"] == advised
+    assert facts["reference"]["setting"] == FULL.key
+    assert facts["undecided"]["count"] == found.undecided.count
+    at = advised["kept_by_size"]["at_corpus_size"]
+    assert (at["documents"], at["decides"]) == (1_000_000, False)
+    assert facts["headline"] == found.headline
+
+
+def test_an_interval_of_the_share_is_that_of_the_difference(tmp_path):
+    results = sweep_of(tmp_path / "toy", SWEEP)
+    full = results.measurements["ndcg@10"].iloc[0]
+    measured = results.measurements.assign(
+        **{"ndcg@10_delta_lo": -0.01 * full, "ndcg@10_delta_hi": 0.002 * full}
+    )
+    found = recommend(replace(results, measurements=measured))
+    assert found.as_dict()["advised"]["kept_95"] == pytest.approx([0.99, 1.002])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import chromium
+from toolkit import load_results
 from toolkit.experiment.results import Results
 from toolkit.report.write import write_report
 
@@ -80,3 +81,28 @@ def test_without_scripts_every_row_and_column_is_there(browser, report):
     assert page.locator("thead th.extra").first.is_visible()
     assert page.locator("tr[data-setting]").last.is_visible()
     context.close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "theme", "dark"),
+    [
+        ("light", None, False),
+        ("dark", None, True),
+        ("dark", "true", False),
+        ("light", "false", True),
+    ],
+)
+def test_a_notebooks_charts_follow_its_theme(browser, scheme, theme, dark):
+    """JupyterLab's own theme goes before what the system asks for; ink and paper change together."""
+    html = load_results(RECORDED).plot("kept")._repr_html_()
+    page = browser.new_page(color_scheme=scheme)
+    mark = "" if theme is None else f' data-jp-theme-light="{theme}"'
+    page.set_content(f"<body{mark}>{html}</body>")
+    paper = page.evaluate("getComputedStyle(document.querySelector('.toolkit-chart')).backgroundColor")
+    inks = page.evaluate(
+        "[...document.querySelectorAll('.toolkit-chart svg g')].map((one) => getComputedStyle(one).fill)"
+    )
+    light, ink = "rgb(255, 255, 255)", "rgb(230, 232, 235)" if dark else "rgb(36, 41, 47)"
+    assert (paper == light) is not dark
+    assert ink in inks
+    page.close()

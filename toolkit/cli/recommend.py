@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ def recommend(
     max_p95_ms: Annotated[float | None, typer.Option(help="limit on single-query latency")] = None,
     corpus_size: Annotated[str | None, typer.Option(help="documents to plan for: 250k, 1e6, 10M")] = None,
     price_file: Annotated[Path | None, typer.Option(help="TOML with your prices")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print everything as JSON: settings with arguments, shares, costs")
+    ] = False,
 ) -> None:
     """Print the cheapest setting that keeps the quality asked for, with 95 % confidence."""
     from toolkit import recommend as run
@@ -32,4 +36,4 @@ def recommend(
         corpus_size=None if corpus_size is None else parse_count(corpus_size),
         prices=None if price_file is None else read_prices(price_file),
     )
-    print(recommendation)
+    print(json.dumps(recommendation.as_dict(), indent=2, ensure_ascii=False) if as_json else recommendation)

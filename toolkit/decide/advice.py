@@ -195,12 +195,42 @@ def _sure(found: Recommendation) -> list[str]:
         f"all {others} settings beside the reference were tested together (Holm), whatever the limits: the chance that "
         "any of them is wrongly said to be proven is at most 5 %"
     )
+    lines += [
+        line
+        for offer in {one.setting: one for one in (found.likely, found.choice) if one is not None}.values()
+        for line in _by_size(found, offer)
+    ]
     if not found.bounded:
         lines.append(
             "this folder does not hold what each ranking can lose at most, so nothing can be called likely: it was "
             "written by an earlier version, or the metric has no such bound; run the sweep again"
         )
     return lines
+
+
+def _by_size(found: Recommendation, offer: Candidate) -> list[str]:
+    """What one would run at the size asked for, and how the share kept goes with the corpus."""
+    size, trend = found.demand.corpus_size, offer.by_size
+    lines = []
+    if size is not None and offer.run_as != offer.setting:
+        lines.append(f"with {size:,} documents one would run {offer.setting} as {offer.run_as}")
+    if offer.setting == found.reference.setting or trend is None or trend.slope is None:
+        return lines
+    measured = ", ".join(f"{percent(one.kept)} at {one.documents:,}" for one in trend.measured)
+    slope = trend.slope
+    told = (
+        f"{offer.setting} keeps {measured} documents: {_points(slope.per_tenfold)} points per tenfold (95 % interval "
+        f"{_points(slope.low)} to {_points(slope.high)})"
+    )
+    if trend.asked is not None and not trend.asked.measured:
+        at = trend.asked
+        told += f"; at {at.documents:,}: {percent(at.kept)} ({percent(at.low)} to {percent(at.high)}), {at.source}"
+    return [*lines, told]
+
+
+def _points(share: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * share:+.2g}"
 
 
 def _evidence(found: Recommendation) -> str:

@@ -29,6 +29,7 @@ from toolkit.decide.recommendation import (
     Undecided,
 )
 from toolkit.decide.series import exact_rows, main_metric
+from toolkit.decide.size_trend import KeptBySize, SizeTrends
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.results import Results
 from toolkit.measure.metrics import described
@@ -108,6 +109,7 @@ class Evidence:
     subject: str
     instructions: tuple[InstructionQuality, ...]
     notes: tuple[str, ...]
+    trends: SizeTrends | None = None
     _found: dict[tuple[object, ...], object] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -137,6 +139,7 @@ class Evidence:
             if len(values)
             else (),
             tuple(results.notes),
+            _trends(results, metric, reference),
         )
 
     @property
@@ -171,6 +174,11 @@ class Evidence:
     def quality(self, key: str) -> float:
         """The metric's mean at a setting; nan where nobody knows it."""
         return self.kept("quality", self.queries.quality, key)
+
+    def falls_short(self, key: str, keep: float, size: int) -> bool:
+        """Whether a share kept at a size lies below `keep` with all its interval; never by far extrapolation."""
+        at = None if self.trends is None else self.kept("at size", self.trends.at, key, size)
+        return at is not None and at.decides and at.high < keep
 
     def alike(self, against: str, keys: tuple[str, ...]) -> np.ndarray:
         """(settings,) whether each one's quality cannot be told apart from that of one of them."""
@@ -222,7 +230,7 @@ class _Search:
             relaxed=self._costs(advised) if advised else self._nearest(),
             undecided=self._undecided(advised),
             instructions=self.evidence.instructions,
-            notes=self.notes,
+            notes=(*self._fallen_short(), *self.notes),
             table=self._judged(advised.setting if advised else self.reference),
         )
 
@@ -232,6 +240,26 @@ class _Search:
 
     def _verdict(self, key: str) -> str:
         return "reference" if key == self.reference else self.tested[key].verdict
+
+    def _falls_short(self, key: str) -> bool:
+        """Whether it keeps too little at the size asked for, whatever it keeps at the measured one."""
+        size = self.demand.corpus_size
+        return size is not None and self.evidence.falls_short(key, self.demand.keep, size)
+
+    def _fallen_short(self) -> tuple[str, ...]:
+        """A note on settings that keep the quality at the measured size alone."""
+        keys = [
+            key
+            for key in self.table["setting"]
+            if self._verdict(key) in self.demand.verdicts and self._falls_short(key)
+        ]
+        if not keys:
+            return ()
+        return (
+            f"left out as too small a share at {self.demand.corpus_size:,} documents, by the trend over corpus sizes "
+            f"with all of its 95 % interval: {', '.join(keys[:3])}"
+            + (f" and {len(keys) - 3} more" if len(keys) > 3 else ""),
+        )
 
     def _within(self, demand: Constraints) -> np.ndarray:
         within = np.ones(len(self.table), dtype=bool)
@@ -249,7 +277,11 @@ class _Search:
     def _meeting(self, demand: Constraints, *, any_quality: bool = False) -> list[str]:
         if any_quality:
             return self.table["setting"].to_numpy()[self._within(demand)].tolist()
-        return [key for key in self._in_question(demand) if self._verdict(key) in self.demand.verdicts]
+        return [
+            key
+            for key in self._in_question(demand)
+            if self._verdict(key) in self.demand.verdicts and not self._falls_short(key)
+        ]
 
     def _without(self, constraint: str) -> list[str]:
         if constraint == "keep":
@@ -308,6 +340,7 @@ class _Search:
         for p in ("p_proven", "p_likely"):
             table[p] = [getattr(self.tested[key], p) if key in self.tested else np.nan for key in keys]
         table["verdict"] = [self._verdict(key) for key in keys]
+        table["falls_short"] = [self._falls_short(key) for key in keys]
         table["quality"] = [self.evidence.quality(key) for key in keys]
         if not self.brief:
             table["alike"] = self.evidence.kept("alike", self.evidence.alike, against, tuple(keys))
@@ -320,6 +353,12 @@ class _Search:
     def _at_least(self, key: str, grade: Grade) -> float:
         return (
             np.nan if self.brief else self.evidence.kept("bound", self.queries.retained_at_least, key, grade)
+        )
+
+    def _by_size(self, key: str) -> KeptBySize | None:
+        trends = self.evidence.trends
+        return (
+            None if trends is None else self.evidence.kept("by size", trends.of, key, self.demand.corpus_size)
         )
 
     def _offer(self, key: str) -> Candidate:
@@ -339,7 +378,17 @@ class _Search:
             p95_ms=float(row["p95_ms"]),
             latency=row["latency"],
             cost=row["cost"],
+            run_as=row["run_as"],
+            by_size=None if self.brief else self._by_size(key),
         )
+
+
+def _trends(results: Results, metric: str, reference: str) -> SizeTrends | None:
+    """How the share kept goes with the corpus, if the sweep measured it by this metric and reference."""
+    by_size = results.by_size
+    if by_size is None or by_size.columns[-1] != metric or reference not in set(by_size["setting"]):
+        return None
+    return SizeTrends(by_size, reference)
 
 
 def _metric(results: Results) -> str:

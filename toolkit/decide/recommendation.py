@@ -10,6 +10,7 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 from toolkit.decide.advice import recommendation_headline, recommendation_text
+from toolkit.decide.as_json import recommendation_facts
 from toolkit.decide.cost import MonthlyCost, Prices
 from toolkit.decide.wording import percent
 from toolkit.errors import PlanError
@@ -18,6 +19,8 @@ from toolkit.measure.noninferiority import GRADES, KEEPS, Grade
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from toolkit.decide.size_trend import KeptBySize
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Candidate:
     p : that of "likely", adjusted for all of them; None for the reference.
     at_least, likely_at_least : the 95 % lower bounds of the share kept, for this setting taken alone.
     p95_ms : single-query latency; latency : where that figure is from.
+    run_as : the setting one would run at that size: lists, probes and graph width follow the corpus.
+    by_size : how the share kept goes with the corpus; None where the sweep did not measure that.
     """
 
     setting: str
@@ -90,6 +95,8 @@ class Candidate:
     p95_ms: float
     latency: str
     cost: MonthlyCost
+    run_as: str
+    by_size: KeptBySize | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,7 @@ class Recommendation:
     meets the others.
     instructions : what each one gives, the best first; empty where one was measured.
     table : one row per setting: quality, cost, bytes, latency, within the limits or not, p-values and verdict, and
+    ``falls_short``: whether it keeps too little at the size asked for, and
     ``alike``: whether its quality cannot be told apart from that of the advised one (the reference's without one).
     """
 
@@ -191,6 +199,10 @@ class Recommendation:
     def headline(self) -> str:
         """The advice in one line."""
         return recommendation_headline(self)
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it but the table as plain values for JSON: settings with their arguments, shares, costs, and words."""
+        return recommendation_facts(self)
 
     def __str__(self) -> str:
         return recommendation_text(self)

@@ -50,6 +50,28 @@ class KeptAtSize:
         return f"trend to {self.growth:,.1f} times the largest measured corpus{beyond}"
 
 
+@dataclass(frozen=True)
+class Slope:
+    """Share that a tenfold corpus adds (below 0: takes away), with its 95 % interval."""
+
+    per_tenfold: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class KeptBySize:
+    """How one setting's kept share goes with the corpus.
+
+    measured : at every size it was searched at, ascending. slope : None for one size alone.
+    asked : at the size one plans for; None where no size was asked for, or nothing can be said.
+    """
+
+    measured: tuple[KeptAtSize, ...]
+    slope: Slope | None
+    asked: KeptAtSize | None
+
+
 class SizeTrends:
     """The trends of all settings of a sweep, from its by_size table.
 
@@ -87,13 +109,30 @@ class SizeTrends:
         if len(sizes) < 2:
             return None
         shares = np.stack([self._shares(setting, size) for size in sizes])
-        lines = (
-            {tuple(sizes), tuple(sizes[-_LATEST:]), tuple(sizes[-2:])} if len(sizes) > 2 else {tuple(sizes)}
-        )
         predicted = np.stack(
-            [_weights(line, documents) @ shares[-len(line) :] for line in sorted(lines, key=len)[::-1]]
+            [_weights(line, documents) @ shares[-len(line) :] for line in _lines(tuple(sizes))]
         )
         return self._kept(documents, predicted[:, 0], predicted[:, 1:], measured=False)
+
+    def slope(self, setting: str) -> Slope | None:
+        """Of the line through all sizes, its interval that of all lines; None for fewer than two sizes."""
+        sizes = self.sizes_of(setting)
+        if len(sizes) < 2:
+            return None
+        shares = np.stack([self._shares(setting, size) for size in sizes])
+        slopes = np.stack([_slopes(line) @ shares[-len(line) :] for line in _lines(tuple(sizes))])
+        tail = (1.0 - LEVEL) / 2.0
+        return Slope(
+            float(slopes[0, 0]),
+            float(np.nanquantile(slopes[:, 1:], tail, axis=1).min()),
+            float(np.nanquantile(slopes[:, 1:], 1.0 - tail, axis=1).max()),
+        )
+
+    def of(self, setting: str, asked: int | None) -> KeptBySize:
+        """All that is known of a setting; `asked` is the number of documents one plans for."""
+        measured = tuple(self.at(setting, size) for size in self.sizes_of(setting))
+        at = None if asked is None else self.at(setting, asked)
+        return KeptBySize(measured, self.slope(setting), at)
 
     def frame(self) -> pd.DataFrame:
         """Every measured share: columns setting, documents, metric, kept, low, high."""
@@ -139,6 +178,18 @@ class SizeTrends:
         for (setting, documents), column in zip(wide.columns, sums.T, strict=True):
             found.setdefault(setting, {})[int(documents)] = column
         return found
+
+
+def _lines(sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The sizes that each line is fitted through, all of them first."""
+    return sorted({sizes, sizes[-_LATEST:], sizes[-2:]}, key=len, reverse=True)
+
+
+def _slopes(sizes: tuple[int, ...]) -> np.ndarray:
+    """What each size's value counts in the slope of that line per tenfold."""
+    x = np.log10(np.array(sizes, dtype=np.float64))
+    centred = x - x.mean()
+    return centred / (centred @ centred)
 
 
 def _weights(sizes: tuple[int, ...], documents: int) -> np.ndarray:

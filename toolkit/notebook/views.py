@@ -31,6 +31,8 @@ from toolkit.report.write import write_report
 
 if TYPE_CHECKING:
     from toolkit.data.sets import RetrievalSet
+    from toolkit.embedding.cache import VectorCache
+    from toolkit.embedding.protocol import Embedder
     from toolkit.notebook.explore import ExplorerView
     from toolkit.notebook.judging import JudgeView
     from toolkit.report.style import Chart
@@ -42,15 +44,59 @@ _ROWS_SHOWN = 12
 class RecommendationView(Recommendation):
     """A Recommendation that a notebook shows as tables.
 
-    embedder : the spec of the sweep it is from.
+    embedder : the spec of the sweep it is from; results : the sweep, None if it was not handed over.
     """
 
     embedder: str = "static"
+    results: Results | None = None
 
     @classmethod
-    def of(cls, found: Recommendation, *, embedder: str) -> RecommendationView:
+    def of(
+        cls, found: Recommendation, *, embedder: str, results: Results | None = None
+    ) -> RecommendationView:
         """The same recommendation, with a view of its own."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(found)}, embedder=embedder)
+        own = {field.name: getattr(found, field.name) for field in fields(found)}
+        return cls(**own, embedder=embedder, results=results)
+
+    def save_index(
+        self,
+        path: str | Path,
+        *,
+        data: str | RetrievalSet | None = None,
+        embedder: Embedder | None = None,
+        cache: VectorCache | None = None,
+        progress: bool = True,
+    ) -> Path:
+        """Build the recommended setting's index over the sweep's documents and write it into a new folder.
+
+            found.save_index("index")
+            toolkit.deploy.saved_index.SavedIndex.load("index").search(["a question"], k=10)
+
+        The folder has the index (a FAISS file, or the rows of an exact scan), the rows of later stages, the documents'
+        ids, ``setting.json`` that says what it is, and ``search.py`` that searches it. Vectors that the sweep left in
+        the cache are not computed again. Without a recommendation it is the reference's.
+
+        path : a folder that is not there yet, or is empty. data, embedder : where the plan's cannot be opened again.
+        cache : a VectorCache; the default folder if not given.
+
+        Raises PlanError for a path that is taken, ResultsError where texts cannot be read again or the disk refuses.
+        """
+        from toolkit.deploy.saved_index import save_index
+
+        if self.results is None:
+            raise PlanError(
+                "this recommendation has no results folder; take it from toolkit.recommend(folder)"
+            )
+        chosen = self.advised or self.reference
+        return save_index(
+            self.results,
+            Setting.parse(chosen.setting),
+            Path(path),
+            data=data,
+            embedder=embedder,
+            cache=cache,
+            progress=progress,
+        )
 
     def code(self, target: str = "faiss", *, k: int = 10) -> str:
         """Python that applies the recommended setting (the reference, if none is) to `texts` and `questions`.
@@ -116,6 +162,7 @@ class ResultsView:
                 grade=grade,
             ),
             embedder=_spec_of(self.results),
+            results=self.results,
         )
 
     def plot(self, kind: str = "dimension") -> Chart:
@@ -191,16 +238,12 @@ class ResultsView:
 
     def _pictures(self, found: Recommendation) -> str:
         """The charts that show a recommendation, as HTML that needs nothing."""
-        from base64 import b64encode
-
-        from toolkit.report.style import png_bytes
+        from toolkit.report.style import themed_html
 
         frame = with_recommendation(judged(self.results), found)
         shown = [name for name in ("quality-cost", "dimension") if name in possible_kinds(frame)]
         return "".join(
-            f'<img alt="{escape(kinds()[name].title)}" width="560" '
-            f'src="data:image/png;base64,{b64encode(png_bytes(draw(frame, name))).decode()}">'
-            for name in shown
+            themed_html(draw(frame, name), label=kinds()[name].title, width_px=560) for name in shown
         )
 
     def save(self) -> Path:
@@ -212,9 +255,7 @@ class ResultsView:
         return with_recommendation(judged(self.results), recommended(self.results))
 
     def _repr_html_(self) -> str:
-        from base64 import b64encode
-
-        from toolkit.report.style import png_bytes
+        from toolkit.report.style import themed_html
 
         metric = main_metric(self.results.measurements)
         rows = self.results.measurements.sort_values(metric, ascending=False, kind="stable")
@@ -227,8 +268,7 @@ class ResultsView:
         )
         picture = ""
         if "dimension" in self.kinds:
-            data = b64encode(png_bytes(self.plot())).decode()
-            picture = f'<img alt="{escape(self.headline)}" width="640" src="data:image/png;base64,{data}">'
+            picture = themed_html(self.plot(), label=self.headline, width_px=640)
         hidden = len(rows) - _ROWS_SHOWN
         more = f"<p>{hidden} more settings: .frame()</p>" if hidden > 0 else ""
         return (

@@ -7,6 +7,7 @@ Colours are Okabe and Ito's (Color Universal Design, 2008), each paired with a m
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import re
 import warnings
@@ -83,6 +84,9 @@ class Chart(Figure):
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         width, height = self.get_size_inches()
         return png_bytes(self), {"width": round(width * _SCREEN_DPI), "height": round(height * _SCREEN_DPI)}
+
+    def _repr_html_(self) -> str:
+        return themed_html(self)
 
 
 def new_chart(width: float = 8.0, height: float = 5.0) -> Chart:
@@ -162,6 +166,36 @@ def inline_svg(svg: bytes, prefix: str, label: str) -> str:
     text = re.sub(r'(<svg\b[^>]*?) height="[^"]*" ?', r"\1 ", text, count=1)
     text = compact(text, prefix)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label, quote=True)}"', 1)
+
+
+def themed_html(chart: Figure, *, label: str = "", width_px: int | None = None) -> str:
+    """The chart for a notebook: an SVG in the colours of its theme, light or dark, as the report's page has them.
+
+    label : for screen readers, the chart's title if not given. width_px : at most so wide, else as wide as it is.
+    """
+    svg = svg_bytes(chart)
+    title = chart.get_suptitle().replace("\n", " ")
+    # Several charts stand in one page, and the same one may stand there twice: equal pictures share their names.
+    prefix = f"c{hashlib.blake2b(svg, digest_size=4).hexdigest()}"
+    width = width_px or round(chart.get_size_inches()[0] * _SCREEN_DPI)
+    light, dark = _palettes()
+    rules = (
+        f".toolkit-chart{{{light}background:var(--paper)}}.toolkit-chart svg{{width:100%;height:auto;display:block}}"
+        f"@media (prefers-color-scheme:dark){{.toolkit-chart{{{dark}}}}}"
+        f'[data-jp-theme-light="true"] .toolkit-chart,.vscode-light .toolkit-chart{{{light}}}'
+        f'[data-jp-theme-light="false"] .toolkit-chart,.vscode-dark .toolkit-chart{{{dark}}}'
+    )
+    inline = inline_svg(svg, prefix, label or title)
+    return f'<div class="toolkit-chart" style="max-width:{width}px"><style>{rules}</style>{inline}</div>'
+
+
+@functools.cache
+def _palettes() -> tuple[str, str]:
+    """The report's colours as CSS declarations: light, and dark."""
+    css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)[:2]
+    light, dark = ("".join(re.findall(r"--[\w]+: [^;]+;", block)).replace(": ", ":") for block in blocks)
+    return light, dark
 
 
 def legend(axes: Axes, **where: object) -> None:
