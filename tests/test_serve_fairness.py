@@ -1,6 +1,7 @@
 """Short requests beside long ones: the wait is bounded, counted in pieces of work, and the long ones end too."""
 
 import asyncio
+import re
 import time
 
 import httpx
@@ -108,3 +109,27 @@ def test_requests_that_differ_in_everything_share_their_work():
         answers = asyncio.run(ask_all(server.url))
     assert {answer.status_code for answer in answers} == {200}
     assert engine.pieces < len(answers) / 3, "texts of several requests go through the model together"
+
+
+def test_metrics_tell_how_long_requests_waited_and_what_went_together():
+    engine = Paced()
+    with RunningServer(lambda: engine, ServeSettings(port=0)) as server:
+        asyncio.run(load(server.url, engine))
+        httpx.post(f"{server.url}/embeddings", json={"model": NAME, "input": ""})
+        httpx.post(f"{server.root}/embed", json={"inputs": ["a", "b"]})
+        page = httpx.get(f"{server.root}/metrics").text
+    told = {
+        name: float(value) for name, value in re.findall(r"^(\w+(?:{[^}]*})?) (\S+)$", page, re.MULTILINE)
+    }
+    answered = told["te_request_success_total"]
+    assert told['te_request_count_total{method="tei"}'] == 1
+    assert told['te_request_failure_total{err="invalid_value"}'] == 1
+    assert told['te_request_count_total{method="openai"}'] == answered  # one refused, one of TEI's
+    for name in ("queue", "inference", "tokenization"):
+        assert told[f"te_request_{name}_duration_count"] == answered
+    assert told["te_request_duration_sum"] >= told["te_request_inference_duration_sum"]
+    assert told["te_request_inference_duration_sum"] > told["te_request_queue_duration_sum"] > 0
+    assert told["te_batch_next_size_sum"] == told["te_request_input_count_sum"]
+    assert told["te_batch_next_tokens_sum"] == told["te_request_input_tokens_sum"]
+    assert 0 < told["te_batch_next_size_count"] <= answered
+    assert told["te_queue_size"] == 0

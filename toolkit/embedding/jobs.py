@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import cached_property
 from queue import SimpleQueue
 from types import TracebackType
@@ -22,6 +23,24 @@ _MOST_SHARED_TEXTS = 4_096
 
 # Work that has been started: called once, it waits for its rows.
 Started = Callable[[], Block]
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """Work that was begun on texts of one caller or of several together.
+
+    at_s : of the clock `time.perf_counter`. jobs, texts : how many go together.
+    """
+
+    at_s: float
+    jobs: int
+    texts: int
+
+
+class RowsFuture(Future[np.ndarray]):
+    """Rows to come; `begun` is None until somebody works on them, and of a server always."""
+
+    begun: Begun | None = None
 
 
 class Job(ABC):
@@ -87,6 +106,9 @@ class Job(ABC):
             "it must return one row for every text"
         )
 
+    def was_begun(self, begun: Begun) -> None:
+        """Work on it has begun."""
+
     @abstractmethod
     def finish(self, error: Exception | None) -> None:
         """Tell the caller that all rows are there, or why they never will be."""
@@ -97,7 +119,7 @@ class WholeJob(Job):
 
     def __init__(self, texts: list[str], *, engine: object, full_dim: int) -> None:
         super().__init__(texts, engine=engine, full_dim=full_dim)
-        self.future: Future[np.ndarray] = Future()
+        self.future = RowsFuture()
         self._rows: np.ndarray | None = None
 
     def _take(self, positions: np.ndarray, rows: np.ndarray) -> None:
@@ -107,6 +129,10 @@ class WholeJob(Job):
         if self._rows is None:
             self._rows = np.empty((len(self.texts), self.full_dim), dtype=np.float32)
         self._rows[positions] = rows
+
+    def was_begun(self, begun: Begun) -> None:
+        """Say so to whoever has the future."""
+        self.future.begun = begun
 
     def finish(self, error: Exception | None) -> None:
         """Set the future, unless the caller has just cancelled it."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.embedding.jobs import BlockJob, Caught, Job, Started
+from toolkit.embedding.jobs import Begun, BlockJob, Caught, Job, Started
 from toolkit.embedding.queue import PLACES, JobQueue
 from toolkit.errors import VectorError
 
@@ -269,6 +269,9 @@ class OwnerQueue(JobQueue):
                 return None
             run = _Run(jobs)
             self._runs.append(run)
+            begun = Begun(time.perf_counter(), len(jobs), len(run.texts))
+            for job in jobs:
+                job.was_begun(begun)
             self._waiting = deque(job for job in waiting if job not in jobs and not job.over)
             return run
 

@@ -8,17 +8,21 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from toolkit.embedding.jobs import Begun
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import QueueFullError
+from toolkit.serve.metrics import Metrics
 from toolkit.wire.findings import Finding, RequestError
 
 _RETRY_AFTER_S = (1, 60)
+_MOST_BATCHES = 1_024
 
 
 class EnginePort(Protocol):
@@ -84,14 +88,32 @@ class Admission:
         return max(least, min(most, math.ceil(self.tokens / 2 * elapsed_s / self._done_tokens)))
 
 
+class _Sent(NamedTuple):
+    """A request at the engine: who waits for it, its tokens, and when it went there."""
+
+    waiting: asyncio.Future[np.ndarray]
+    tokens: int
+    at_s: float
+
+
+@dataclass
+class _Batch:
+    """What of a batch is done."""
+
+    requests: int = 0
+    tokens: int = 0
+
+
 class LocalPort:
     """An engine of this process. Made on the event loop that uses it."""
 
-    def __init__(self, engine: Embedder, admission: Admission) -> None:
+    def __init__(self, engine: Embedder, admission: Admission, metrics: Metrics) -> None:
         self._engine = engine
         self._admission = admission
+        self._metrics = metrics
+        self._batches: dict[Begun, _Batch] = {}
         self._loop = asyncio.get_running_loop()
-        self._done: deque[tuple[asyncio.Future[np.ndarray], Future[np.ndarray]]] = deque()
+        self._done: deque[tuple[_Sent, Future[np.ndarray]]] = deque()
         self._woken = False
 
     @property
@@ -103,6 +125,7 @@ class LocalPort:
         """Queue texts, or raise RequestError (429) at once."""
         self._admission.enter(tokens)
         waiting: asyncio.Future[np.ndarray] = self._loop.create_future()
+        sent = _Sent(waiting, tokens, time.perf_counter())
         job = None
         try:
             job = self._engine.submit(texts, timeout_s=0)
@@ -112,7 +135,7 @@ class LocalPort:
             if job is None:
                 self._admission.leave(tokens)
         waiting.add_done_callback(partial(self._is_over, job, tokens))
-        job.add_done_callback(partial(self._was_done, waiting))
+        job.add_done_callback(partial(self._was_done, sent))
         return waiting
 
     def _is_over(self, job: Future[np.ndarray], tokens: int, waiting: asyncio.Future[np.ndarray]) -> None:
@@ -120,9 +143,9 @@ class LocalPort:
         if waiting.cancelled():
             job.cancel()
 
-    def _was_done(self, waiting: asyncio.Future[np.ndarray], job: Future[np.ndarray]) -> None:
+    def _was_done(self, sent: _Sent, job: Future[np.ndarray]) -> None:
         """On the engine's thread: many results, one wake-up of the loop."""
-        self._done.append((waiting, job))
+        self._done.append((sent, job))
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._deliver)
@@ -130,7 +153,9 @@ class LocalPort:
     def _deliver(self) -> None:
         self._woken = False
         while self._done:
-            waiting, job = self._done.popleft()
+            sent, job = self._done.popleft()
+            waiting = sent.waiting
+            self._count(sent, getattr(job, "begun", None))
             if waiting.done():
                 continue
             try:
@@ -142,3 +167,17 @@ class LocalPort:
                 waiting.set_result(job.result())
             else:
                 waiting.set_exception(error)
+
+    def _count(self, sent: _Sent, begun: Begun | None) -> None:
+        """Durations of a request that is over, and its batch once all of that is."""
+        if begun is None:  # nobody worked on it, or an engine that does not tell when
+            return
+        self._metrics.embedded(begun.at_s - sent.at_s, time.perf_counter() - begun.at_s)
+        batch = self._batches.setdefault(begun, _Batch())
+        batch.requests += 1
+        batch.tokens += sent.tokens
+        if batch.requests == begun.jobs:
+            del self._batches[begun]
+            self._metrics.batch(begun.texts, batch.tokens)
+        elif len(self._batches) > _MOST_BATCHES:
+            self._batches.clear()  # of batches that failed, and whose texts were begun again

@@ -35,6 +35,27 @@ class Metrics:
         self._tokenization = Histogram(
             "te_request_tokenization_duration", "Seconds to count tokens", buckets=_SECONDS, registry=registry
         )
+        self._queue = Histogram(
+            "te_request_queue_duration",
+            "Seconds until work on a request began",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._inference = Histogram(
+            "te_request_inference_duration",
+            "Seconds from then until it had its vectors",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batch_size = Histogram(
+            "te_batch_next_size", "Texts that are begun together", buckets=_COUNTS, registry=registry
+        )
+        self._batch_tokens = Histogram(
+            "te_batch_next_tokens",
+            "Tokens of texts that are begun together",
+            buckets=_TOKENS,
+            registry=registry,
+        )
         self._inputs = Histogram(
             "te_request_input_count", "Texts of a request", buckets=_COUNTS, registry=registry
         )
@@ -75,6 +96,16 @@ class Metrics:
         """What one holds."""
         self._inputs.observe(texts)
         self._tokens.observe(tokens)
+
+    def embedded(self, queue_s: float, inference_s: float) -> None:
+        """The engine is done with one."""
+        self._queue.observe(queue_s)
+        self._inference.observe(inference_s)
+
+    def batch(self, texts: int, tokens: int) -> None:
+        """What the engine began together."""
+        self._batch_size.observe(texts)
+        self._batch_tokens.observe(tokens)
 
     def queue(self, requests: int, tokens: int) -> None:
         """What waits or is at work."""

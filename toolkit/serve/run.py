@@ -147,13 +147,14 @@ class RunningServer:
                 self._announce(warning)
             aliases[next(iter(aliases)) + SUFFIX] = recommended.alias()
         admission = Admission(requests=settings.most_waiting, tokens=settings.most_waiting_tokens)
+        metrics = Metrics()
         self.state.service = Service(
             ServedModel(space, token_counter(engine), aliases),
-            LocalPort(engine, admission),
+            LocalPort(engine, admission, metrics),
             most_inputs=settings.most_inputs,
             most_tokens=settings.most_tokens,
             calibration=await asyncio.to_thread(_calibration, engine, settings, recommended),
-            metrics=Metrics(),
+            metrics=metrics,
         )
         return engine
 
