@@ -154,7 +154,10 @@ def measured(
 def markdown(table: pd.DataFrame, spread: dict[str, float], about: dict[str, object]) -> str:
     """The table for people."""
     shown = table.drop(columns=["built"])
-    rows = [[f"{one:,g}" if isinstance(one, float) else str(one) for one in row] for row in shown.to_numpy()]
+    rows = [
+        [f"{one:,.{COLUMNS[name]}f}" if name in COLUMNS else str(one) for name, one in row.items()]
+        for row in shown.to_dict("records")
+    ]
     largest = ", ".join(f"{name} {value:.4f}" for name, value in spread.items())
     busy = " Other work ran beside it: latency, rates and build times say nothing here."
     return "\n".join(

@@ -330,6 +330,28 @@ def test_a_damaged_or_foreign_file_never_reaches_the_database(postgres, tmp_path
         backend.load(path)
 
 
+def test_a_milvus_server_is_reached_by_its_address(corpus, tmp_path):
+    """Milvus Lite behind a port speaks the protocol of any Milvus, but for the sizes of its segments."""
+    server_of = pytest.importorskip("milvus_lite.adapter.grpc.server")
+    vectors, queries = corpus
+    server, database, port = server_of.start_server_in_thread(str(tmp_path / "served"))
+    backend = get_backend(f"milvus@http://127.0.0.1:{port}")
+    built = CorpusBuilder(backend, vectors, DIM).build(IndexSpec("HNSW16", "float32", DIM))
+    assert built.description.endswith("HNSW(M=16, efConstruction=40), bytes of the rows alone")
+    assert built.index_bytes == (ROWS - 2) * (4 * DIM + 10) + 8 * (ROWS - 1)
+    built.save(tmp_path / "one.index")
+    exact = exact_search(vectors.rows, queries, [DIM], k=10)[DIM]
+    again = load_index(backend, tmp_path / "one.index")
+    assert recall(again.search(queries, 10, {"efSearch": 64}).rows, exact.rows) > 0.98
+    backend.remove(tmp_path / "one.index")
+    search = again.bare_search(10)
+    with pytest.raises(ResultsError, match=rf"Milvus at http://127\.0\.0\.1:{port}: ") as caught:
+        search(queries)
+    assert "\n" not in str(caught.value)
+    server.stop(0)
+    database.close()
+
+
 def test_a_table_that_vanishes_is_one_line(postgres, corpus):  # noqa: F811
     import psycopg
 

@@ -69,10 +69,13 @@ def release_lite(path: Path) -> None:
 @contextmanager
 def engine_errors(uri: str) -> Iterator[None]:
     """Turn what Milvus raises into a ResultsError of one line."""
+    from grpc import RpcError
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
+    except RpcError as error:
+        raise ResultsError(f"Milvus at {uri}: {error.code().name}: {error.details()}") from error
     except MilvusException as error:
         said = " ".join(str(error.message).split())
         raise ResultsError(f"Milvus at {uri}: {said}") from error

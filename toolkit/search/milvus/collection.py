@@ -33,6 +33,8 @@ _VECTOR, _ROW, _RANK = "embedding", "id", "rank"
 # One request holds at most this; a server refuses 64 MiB.
 _INSERT_BYTES = 16 << 20
 _QUERIES_AT_ONCE = 128
+# A row's number (int64) and rank (int16).
+_NUMBERS_BYTES = 10
 _POLL_S = 0.02
 
 
@@ -56,6 +58,7 @@ def build_collection(
         with engine_errors(place):
             steps_s = _fill(client, name, rows, kind, made)
             stored = _server_bytes(client, name) if is_server(place) else _lite_bytes(Path(place), name)
+            told = "" if stored else ", bytes of the rows alone"
             arguments = ", ".join(f"{key}={value}" for key, value in made.items())
             facts = Facts(
                 name=name,
@@ -63,9 +66,9 @@ def build_collection(
                 dim=rows.dim,
                 index=spec.index,
                 precision=spec.precision,
-                description=f"{_engine(client)} {kind}({arguments})",
+                description=f"{_engine(client)} {kind}({arguments}){told}",
                 steps_s=steps_s,
-                index_bytes=stored,
+                index_bytes=stored or len(rows) * (4 * rows.dim + _NUMBERS_BYTES),
             )
         undo.pop_all()
     return Collection(place, client, facts, own, saved=False)
@@ -305,8 +308,15 @@ def _engine(client: MilvusClient) -> str:
 
 
 def _server_bytes(client: MilvusClient, name: str) -> int:
-    """What the loaded segments take in the server's memory."""
-    return sum(int(segment.mem_size) for segment in client.list_loaded_segments(name))
+    """What the loaded segments take in the server's memory; 0 from a server that does not tell."""
+    from grpc import RpcError, StatusCode
+
+    try:
+        return sum(int(segment.mem_size) for segment in client.list_loaded_segments(name))
+    except RpcError as error:
+        if error.code() is not StatusCode.UNIMPLEMENTED:
+            raise
+        return 0
 
 
 def _lite_bytes(folder: Path, name: str) -> int:
