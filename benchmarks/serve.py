@@ -1,6 +1,6 @@
 """`toolkit serve` beside infinity on the CPU: the same weights, the same short requests, in turns in one run.
 
-    python benchmarks/serve.py --infinity VENV/bin/python [--clients 128] [--seconds 20] [--rounds 3] [--save]
+    TOOLKIT_INFINITY=VENV/bin/python python benchmarks/serve.py [--clients 128] [--seconds 20] [--rounds 3] [--save]
 
 `make models` links the model. Infinity lives in an environment of its own:
 pip install 'infinity-emb[server,torch]==0.0.78' 'transformers<4.49' 'optimum<2' 'click<8.2' 'typer<0.16' torch==2.13.0
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -101,7 +102,7 @@ def _rate(results: list[LoadResult]) -> float:
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--infinity", metavar="PYTHON", help="of the environment that has infinity-emb")
+    parser.add_argument("--infinity", metavar="PYTHON", default=os.environ.get("TOOLKIT_INFINITY"))
     parser.add_argument("--embedder", default=f"local:{ROOT / '.models' / 'all-MiniLM-L6-v2'}")
     parser.add_argument("--workload", default="queries")
     parser.add_argument("--clients", type=int, default=128)
@@ -114,7 +115,7 @@ def main() -> None:
         print(json.dumps(in_process(options.embedder, options.workload, options.clients, options.seconds)))
         return
     if not options.infinity:
-        parser.error("--infinity names no interpreter; the docstring says how to make its environment")
+        parser.error("neither --infinity nor TOOLKIT_INFINITY names an interpreter; the docstring says which")
 
     texts = workload_texts(options.workload)
     folder = Path(options.embedder.removeprefix("local:"))

@@ -50,6 +50,7 @@ class EmbeddingServer:
     once : misbehaviours for the next requests, one each.
     always : a misbehaviour for every request; it may return None to behave.
     edit : changes the list of entries of a good answer.
+    path : of the API: ``/v1/embeddings``, ``/embed`` (TEI), ``/v2/embed`` (Cohere) or ``/api/embed`` (Ollama).
     accepts_base64 : False refuses it with HTTP 400, None ignores the wish and sends numbers.
     """
 
@@ -61,6 +62,7 @@ class EmbeddingServer:
         self.edit: Callable[[list[dict]], list[dict]] = lambda entries: entries
         self.accepts_base64: bool | None = True
         self.refuses_empty = True
+        self.path = "/v1/embeddings"
         self.models: list[dict] | None = [{"id": MODEL, "object": "model"}]
         self.delay_s = 0.0
         self.most_at_once = 0
@@ -69,7 +71,8 @@ class EmbeddingServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        path = "/v1" if self.path == "/v1/embeddings" else self.path
+        return f"http://127.0.0.1:{self._http.server_address[1]}{path}"
 
     def __enter__(self) -> EmbeddingServer:
         server = self
@@ -86,7 +89,7 @@ class EmbeddingServer:
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if self.path != "/v1/embeddings":
+                if self.path != server.path:
                     self._send(404, {}, b'{"detail": "Not Found"}')
                     return
                 with server._lock:
@@ -133,7 +136,7 @@ class EmbeddingServer:
         wants_base64 = request.get("encoding_format") == "base64"
         if wants_base64 and self.accepts_base64 is False:
             return status(400, {"detail": [{"loc": ["encoding_format"], "msg": "must be float"}]})(request)
-        texts = request["input"]
+        texts = request.get("input") or request.get("inputs") or request.get("texts")
         if self.refuses_empty and "" in texts:
             return status(400, {"error": {"message": "input cannot be an empty string"}})(request)
         dim = request.get("dimensions", DIM)
@@ -143,5 +146,14 @@ class EmbeddingServer:
             packed = base64.b64encode(vector.astype("<f4").tobytes()).decode()
             value = packed if wants_base64 and self.accepts_base64 else vector.tolist()
             entries.append({"object": "embedding", "index": index, "embedding": value})
-        payload = {"object": "list", "model": request["model"], "data": self.edit(entries)}
+        entries = self.edit(entries)
+        if self.path == "/v1/embeddings":
+            payload = {"object": "list", "model": request["model"], "data": entries}
+        else:
+            vectors = [entry["embedding"] for entry in entries]
+            payload = {
+                "/embed": vectors,
+                "/v2/embed": {"embeddings": {"float": vectors}},
+                "/api/embed": {"model": request.get("model"), "embeddings": vectors},
+            }[self.path]
         return 200, {}, json.dumps(payload).encode()

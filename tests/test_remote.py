@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from tests.embedding_server import DIM, MODEL, EmbeddingServer, hash_vector, status
+from toolkit.cli import main
 from toolkit.embedding.config import RemoteConfig
 from toolkit.embedding.open import open_embedder
 from toolkit.embedding.remote import RemoteEmbedder
-from toolkit.errors import ServerError
+from toolkit.errors import ServerError, ServerWarning
 from toolkit.space import Role
 from toolkit.wire.client_replies import error_text
 
@@ -64,6 +65,41 @@ def refused(server, *, texts=("a", "b", "c"), **settings) -> str:
 
 def test_vectors_are_the_servers_normalized_in_order(server):
     np.testing.assert_allclose(opened(server).encode(TEXTS), expected(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "engine"),
+    [("/embed", "inputs", "tei"), ("/v2/embed", "texts", "cohere"), ("/api/embed", "input", "ollama")],
+)
+def test_other_apis_by_the_end_of_the_address(server, path, field, engine):
+    server.path = path
+    embedder = opened(server)
+    np.testing.assert_allclose(embedder.encode(TEXTS), expected(TEXTS), atol=1e-6)
+    assert embedder.space.engine == engine
+    assert embedder.space.revision.startswith(server.url)
+    assert server.url.endswith(path)
+    assert all(request[field] and "encoding_format" not in request for request in server.requests)
+    server.always = status(500, {"error": "out of memory"}, Retry_After="0")
+    assert "out of memory" in refused(server, texts=["a"])
+
+
+def test_a_server_that_pads_wrongly_is_asked_for_one_text_at_a_time(server):
+    def shifted(entries):
+        """In a batch, vectors that lean towards that of its first text."""
+        if len(entries) > 1:
+            rows = [np.frombuffer(base64.b64decode(entry["embedding"]), dtype="<f4") for entry in entries]
+            for entry, row in zip(entries, rows, strict=True):
+                leaning = (row + rows[-1]).astype("<f4")
+                entry["embedding"] = base64.b64encode(leaning.tobytes()).decode()
+        return entries
+
+    server.edit = shifted
+    config = RemoteConfig(base_url=server.url, model=MODEL, batch_size=4)
+    with pytest.warns(ServerWarning, match=r"another vector in a batch than alone .* one text at a time"):
+        embedder = RemoteEmbedder(config)
+    server.requests.clear()
+    np.testing.assert_allclose(embedder.encode(TEXTS), expected(TEXTS), atol=1e-6)
+    assert len(server.requests) == len(TEXTS)
 
 
 def test_the_full_dimension_is_asked_for_once_and_never_sent(server):
@@ -318,3 +354,27 @@ def test_the_space_is_the_servers_address_and_model(server):
     with EmbeddingServer() as other:
         assert opened(other).space.fingerprint != one.fingerprint
     assert re.fullmatch(rf"{re.escape(server.url)} [0-9a-f]{{12}}", one.revision)
+
+
+def test_commands_send_the_key_that_is_named(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_KEY", "secret")
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    command = [
+        "embed",
+        str(tmp_path / "texts.txt"),
+        "--out",
+        str(tmp_path / "v.npy"),
+        "--api-key-env",
+        "MY_KEY",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--embedder", f"{server.url}#{MODEL}"])
+    assert ended.value.code == 0
+    assert {headers["authorization"] for headers in server.headers} == {"Bearer secret"}
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--embedder", "static"])
+    assert ended.value.code == 2
+    assert (
+        "--api-key-env MY_KEY is for a server, which embedder 'static' does not name"
+        in capsys.readouterr().err
+    )

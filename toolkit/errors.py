@@ -17,6 +17,7 @@
     ├── DimensionWarning         a dimension the model was not trained for
     ├── ModelWarning             a model used otherwise than its makers do, or in a slow way
     ├── InstructionWarning       an instruction for a model without an instruction template
+    ├── ServerWarning            a server that is used otherwise than it was meant to be
     └── CacheWarning             a damaged cache shard was dropped and will be recomputed
 
     Interrupted                  a KeyboardInterrupt that says what was kept and how to go on
@@ -142,6 +143,10 @@ class ModelWarning(ToolkitWarning):
 
 class InstructionWarning(ToolkitWarning):
     """An instruction for a model that has no instruction template."""
+
+
+class ServerWarning(ToolkitWarning):
+    """A server that is used otherwise than it was meant to be."""
 
 
 class CacheWarning(ToolkitWarning):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.examples import EXAMPLES, examples
-from toolkit.cli.options import DIMS, ApiKeyEnv, Embedder, numbers
+from toolkit.cli.options import DIMS, ApiKeyEnv, Embedder, numbers, with_key
 
 bench = typer.Typer(
     help="Measure speed: of an embedder on this machine, or of a server.",
@@ -26,6 +26,7 @@ def _bench() -> None:
 @bench.command(epilog=examples(*EXAMPLES["bench encode"]))
 def encode(
     embedder: Embedder = "static",
+    api_key_env: ApiKeyEnv = None,
     workload: Annotated[str, typer.Option(help="passages, queries, long, or a file of texts")] = "passages",
     dims: Annotated[str | None, typer.Option(help=f"to time single queries at: {DIMS}")] = None,
     repeats: Annotated[int, typer.Option(help="timed passes over the workload")] = 3,
@@ -43,7 +44,7 @@ def encode(
     from toolkit.files import write_json
 
     chosen = None if dims is None else parse_dims(dims)
-    engine = open_embedder(embedder)
+    engine = open_embedder(with_key(embedder, api_key_env))
     full = engine.space.full_dim
     chosen = auto_dims(full) if chosen == "auto" else chosen or [full]
     plan = SpeedPlan(dims=tuple(chosen), repeats=repeats, budget_s=budget_s or None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli.options import Embedder
+from toolkit.cli.options import ApiKeyEnv, Embedder, with_key
+
+if TYPE_CHECKING:
+    from toolkit.embedding.config import AnyConfig
 
 
 def embed(
@@ -19,6 +22,7 @@ def embed(
         Path, typer.Option(help=".npy file of vectors, or a folder of shards, which is a vector cache")
     ],
     embedder: Embedder = "static",
+    api_key_env: ApiKeyEnv = None,
     dim: Annotated[int | None, typer.Option(help="dimension of a .npy file; full by default")] = None,
     role: Annotated[str, typer.Option(help="document or query")] = "document",
     instruction: Annotated[str | None, typer.Option(help="for queries: default, none or a text")] = None,
@@ -28,8 +32,9 @@ def embed(
     gpus_per_worker: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0.0,
 ) -> None:
     """Embed texts: (n, dim) float32 unit rows as .npy, or a corpus of any size into shards that a sweep reads."""
+    chosen = with_key(embedder, api_key_env)
     if out.suffix == ".npy":
-        _to_file(corpus, out, embedder=embedder, dim=dim, role=role, instruction=instruction)
+        _to_file(corpus, out, embedder=chosen, dim=dim, role=role, instruction=instruction)
         return
     from toolkit import open_embedder
     from toolkit.errors import PlanError
@@ -44,11 +49,11 @@ def embed(
         from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
 
         on = RayWorkers(address=address, workers=workers, gpus_per_worker=gpus_per_worker)
-        done = embed_on_ray(embedder, corpus, out, on=on, role=Role(role), instruction=instruction)
+        done = embed_on_ray(chosen, corpus, out, on=on, role=Role(role), instruction=instruction)
     elif address or workers or gpus_per_worker:
         raise PlanError("--address, --workers and --gpus-per-worker are of Ray: give --ray too")
     else:
-        with open_embedder(embedder) as engine:
+        with open_embedder(chosen) as engine:
             done = embed_corpus(engine, corpus, out, role=Role(role), instruction=instruction)
     print(
         f"{out}: {done.texts:,} texts, {done.encoded:,} of them encoded now; use it with TOOLKIT_CACHE={out}"
@@ -56,7 +61,7 @@ def embed(
 
 
 def _to_file(
-    corpus: str, out: Path, *, embedder: str, dim: int | None, role: str, instruction: str | None
+    corpus: str, out: Path, *, embedder: str | AnyConfig, dim: int | None, role: str, instruction: str | None
 ) -> None:
     from toolkit import embed as run
     from toolkit.data.text_files import read_texts

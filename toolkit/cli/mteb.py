@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.options import DIMS, Embedder, listed
+from toolkit.cli.options import DIMS, ApiKeyEnv, Embedder, listed, with_key
 
 
 def mteb(
     out: Annotated[Path, typer.Option(help="results folder; mteb reads it too")],
     embedder: Embedder = "static",
+    api_key_env: ApiKeyEnv = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option(help="mteb task names or local data; repeatable, or between commas"),
@@ -39,7 +40,7 @@ def mteb(
 
     chosen = parse_dims(dims)
     opened = open_tasks(listed(tasks) or (), benchmark=benchmark, languages=listed(languages))
-    engine = open_embedder(embedder)
+    engine = open_embedder(with_key(embedder, api_key_env))
     frame = sweep_tasks(
         engine,
         opened,

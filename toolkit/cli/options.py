@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -12,7 +12,9 @@ from toolkit.errors import PlanError
 
 _Number = TypeVar("_Number", int, float)
 
-EMBEDDER = "static, local:<hub id or folder>, or http://host:port/v1#<model>"
+EMBEDDER = (
+    "static, local:<hub id or folder>, or http://host:port/v1#<model> (/embed, /v2/embed, /api/embed too)"
+)
 DATA = (
     "builtin, beir:<folder>[@split], csv:<file or folder> (also parquet:, jsonl:), texts:<file of documents>, "
     "pairs:<file.tsv>[@split] or mteb:<task>"
@@ -41,6 +43,23 @@ ApiKeyEnv = Annotated[
     ),
 ]
 Folder = Annotated[Path, typer.Argument(help="results folder that toolkit sweep wrote")]
+
+
+def with_key(embedder: str | None, api_key_env: str | None, *, option: str = "--api-key-env") -> Any:  # noqa: ANN401
+    """The embedder with the key of its server; the spec as it is where no key is named.
+
+    Raises PlanError for what is no server.
+    """
+    if api_key_env is None:
+        return embedder
+    from toolkit.embedding.config import RemoteConfig, parse_spec, with_settings
+
+    config = None if embedder is None else parse_spec(embedder)
+    if not isinstance(config, RemoteConfig):
+        raise PlanError(
+            f"{option} {api_key_env} is for a server, which embedder {embedder!r} does not name; leave it out"
+        )
+    return with_settings(config, {"api_key_env": api_key_env})
 
 
 def listed(values: Sequence[str] | None) -> list[str] | None:

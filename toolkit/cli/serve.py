@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.options import DATA, EMBEDDER, complete_embedder
+from toolkit.cli.options import DATA, EMBEDDER, complete_embedder, with_key
 
 
 def serve(
@@ -28,6 +28,9 @@ def serve(
     ] = None,
     api_key_env: Annotated[
         str | None, typer.Option(help="environment variable with the keys, between commas, that clients need")
+    ] = None,
+    embedder_key_env: Annotated[
+        str | None, typer.Option(help="environment variable with the key of the server that --embedder names")
     ] = None,
     calibrate: Annotated[
         str | None, typer.Option(help=f"documents that give the ranges of int8, uint8 and uint4: {DATA}")
@@ -61,5 +64,7 @@ def serve(
         most_body_bytes=max_body_mib * 2**20,
     )
     batching = {} if max_batch_tokens is None else {"batch_tokens": max_batch_tokens}
-    chosen = embedder or (Results.load(setting).embedder_spec if setting else "static")
+    chosen = with_key(embedder, embedder_key_env, option="--embedder-key-env") or (
+        Results.load(setting).embedder_spec if setting else "static"
+    )
     run(lambda: open_embedder(chosen, **batching), settings, announce=lambda line: print(line, flush=True))

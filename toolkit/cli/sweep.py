@@ -8,8 +8,18 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.group import Stopped
-from toolkit.cli.options import DATA, DIMS, EMBEDDER, complete_data, complete_embedder, listed
+from toolkit.cli.options import (
+    DATA,
+    DIMS,
+    EMBEDDER,
+    ApiKeyEnv,
+    complete_data,
+    complete_embedder,
+    listed,
+    with_key,
+)
 from toolkit.cli.words import as_options
+from toolkit.errors import PlanError
 
 
 def sweep(
@@ -19,6 +29,7 @@ def sweep(
         list[str] | None,
         typer.Option(help=f"{EMBEDDER}; repeatable, to compare models", autocompletion=complete_embedder),
     ] = None,
+    api_key_env: ApiKeyEnv = None,
     data: Annotated[
         list[str] | None,
         typer.Option(help=f"{DATA}; repeatable, one results folder for each", autocompletion=complete_data),
@@ -87,6 +98,8 @@ def sweep(
         "seed": seed,
     }
     again = {"resume": resume, "overwrite": overwrite}
+    if api_key_env is not None and len(embedder or ()) > 1:
+        raise PlanError("--api-key-env is for one server: sweep the embedders one after another")
     if len(embedder or ()) > 1 or len(data or ()) > 1 or (plan is not None and names_several(plan)):
         found = sweep_several(plan, out=out, embedders=embedder or None, data=data or None, **again, **fields)
         print(f"report: {out / 'comparison.html'}")
@@ -95,7 +108,7 @@ def sweep(
     [only], [of] = embedder or [None], data or [None]
     before = begun(out)
     try:
-        view = run(plan, out=out, embedder=only, data=of, **again, **fields)
+        view = run(plan, out=out, embedder=with_key(only, api_key_env), data=of, **again, **fields)
     except KeyboardInterrupt:
         # What was there is gone by now; the option would remove what this run measured as well.
         raise Stopped(without=["--overwrite"] if begun(out) != before else []) from None

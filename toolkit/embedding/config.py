@@ -55,9 +55,9 @@ class LocalConfig(_Config):
 
 
 class RemoteConfig(_Config):
-    """An OpenAI-compatible ``/v1/embeddings`` server.
+    """A server with OpenAI's, TEI's, Cohere's or Ollama's API; the end of its address says which.
 
-    base_url : up to and including ``/v1``.
+    base_url : ends in ``/v1`` (OpenAI), ``/embed`` (TEI), ``/v2/embed`` (Cohere) or ``/api/embed`` (Ollama).
     model : name the server knows it by.
     full_dim : length the server must return; ``None`` asks the server once.
     batch_size : texts in one request.

@@ -1,7 +1,7 @@
-"""One request to an OpenAI-compatible ``/v1/embeddings``: retries, answers checked, errors put plainly.
+"""One request to an embedding server: retries, answers checked, errors put plainly.
 
-Uses the openai SDK for transport and keys; its own retries are off so that there is one policy. Knows
-nothing of batches or threads. Always asks for the full vector: `dimensions` is never sent.
+Uses the openai SDK for transport and keys, whichever API the address names; its own retries are off so that there is
+one policy. Knows nothing of batches or threads. Always asks for the full vector: `dimensions` is never sent.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from toolkit.errors import ServerError
 from toolkit.key_hosts import ALLOWED, origin
 from toolkit.redact import redacted
 from toolkit.wire.client_replies import error_text, model_names, read_reply
+from toolkit.wire.client_shapes import Address, Ask
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -36,16 +37,17 @@ class Stopped(Exception):  # noqa: N818 - no error: the caller asked for it
 
 
 class EmbeddingsEndpoint:
-    """A server's ``/v1/embeddings`` and ``/v1/models``. Safe to use from several threads."""
+    """Where a server gives vectors, and where it lists its models. Safe to use from several threads."""
 
     def __init__(self, config: RemoteConfig) -> None:
         from openai import DefaultHttpxClient, OpenAI
 
         self._config = config
-        self.url = config.base_url.rstrip("/")
+        self.address = Address.of(config.base_url)
+        self.url = self.address.url
         self._key = key_for(config)
         self._client = OpenAI(
-            base_url=self.url,
+            base_url=self.address.base,
             # The SDK insists on a key; servers that need none ignore it.
             api_key=self._key or "none",
             max_retries=0,
@@ -56,7 +58,7 @@ class EmbeddingsEndpoint:
         if self._key is None:
             # The SDK takes them from the environment, and they are an account's own.
             self._client.organization = self._client.project = None
-        self._encoding = "base64"
+        self._encoding = "base64" if self.address.shape.encodes_base64 else None
         self._base64_was_accepted = False
         self._was_reached = False
 
@@ -66,7 +68,7 @@ class EmbeddingsEndpoint:
         Raises ServerError in one line when tries are used up or the answer is wrong, Stopped when
         `stop` is set while waiting.
         """
-        reply = read_reply(self._post(texts, stop), count=len(texts))
+        reply = read_reply(self._post(texts, stop), count=len(texts), shape=self.address.shape)
         if reply.rows is None:
             raise ServerError(f"{self.url} {reply.reason}")
         return reply.rows
@@ -76,10 +78,11 @@ class EmbeddingsEndpoint:
 
         Empty if the server cannot list models: many cannot.
         """
+        import httpx
         import openai
 
         try:
-            return model_names(self._client.models.with_raw_response.list().content)
+            return model_names(self._client.get(self.address.models, cast_to=httpx.Response).content)
         except openai.APIError:
             return {}
 
@@ -88,6 +91,7 @@ class EmbeddingsEndpoint:
         self._client.close()
 
     def _post(self, texts: Sequence[str], stop: threading.Event) -> bytes:
+        import httpx
         import openai
 
         tries = 0
@@ -96,9 +100,8 @@ class EmbeddingsEndpoint:
             encoding = self._encoding
             asked_wait_s = None
             try:
-                answer = self._client.embeddings.with_raw_response.create(
-                    model=self._config.model, input=list(texts), encoding_format=encoding
-                )
+                body = self.address.shape.body(Ask(list(texts), self._config.model, encoding=encoding))
+                answer = self._client.post(self.address.requests, cast_to=httpx.Response, body=body)
             except openai.APITimeoutError as error:
                 failure = ServerError(
                     f"{self.url} did not answer within {self._config.timeout_s:g} s (try {tries}); raise "
@@ -166,8 +169,8 @@ class EmbeddingsEndpoint:
             )
         if status == 404:
             return ServerError(
-                f"{self.url}/embeddings does not exist (HTTP 404: {said}); the address should end in /v1 and "
-                "the server should have been started for embeddings"
+                f"{self.address.requests} does not exist (HTTP 404: {said}); the address should end in /v1, or in "
+                "/embed, /v2/embed or /api/embed, and the server should have been started for embeddings"
             )
         if status == 429:
             return ServerError(f"{self.url} limits requests (HTTP 429: {said}); lower concurrency or wait")

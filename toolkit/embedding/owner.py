@@ -7,8 +7,9 @@ of OpenMP threads for one engine. Whoever is at work does everybody's: rows go t
 to, whichever thread makes them.
 
 Work is done in runs: the texts of one caller, or few texts of several callers together. Runs take turns,
-a started piece each, and every other turn is for whoever came last: a short request waits for a few pieces,
-never for a long request's end, and many short ones do not hold up a long one.
+a started piece each, and every other turn is for small requests, those that share a run first and then whoever
+came since: a short request waits for a few pieces, never for a long request's end, and many short ones do not hold
+up a long one.
 
 While a device is busy the next run need not be formed before the device is about to be free: what comes until
 then goes along, instead of waiting behind a run of the few that happened to be there.
@@ -244,9 +245,13 @@ class OwnerQueue(JobQueue):
     def _next_run(self) -> _Run | None:
         self._drop_abandoned()
         run = next((run for run in self._runs if run.wants_more), None)
-        if self._waiting and (run is None or not self._newest_had_turn):
-            self._newest_had_turn = True
-            return self._form_run()
+        if run is None or not self._newest_had_turn:
+            # Callers who share a run are served whole before the next ones share another: else those whose texts
+            # come last in theirs would wait for everybody who comes after them.
+            shared = next((one for one in self._runs if len(one.jobs) > 1 and one.wants_more), None)
+            if shared is not None or self._waiting:
+                self._newest_had_turn = True
+                return shared or self._form_run()
         self._newest_had_turn = False
         if run is not None:
             self._runs.remove(run)
