@@ -30,6 +30,10 @@ SMALL = {
         {"only": ["unit-norm", "storage-saved"], "most": 50, "repeats": 10},
         ["32 saves 96.9 %", "toolkit claims --only unit-norm", "claims.json"],
     ),
+    "06_serving": (
+        {"dims": [64, 256], "seconds": 0.3},
+        ["(3, 64)", "0 fail, 0 warn", "ended with 0"],
+    ),
     "07_your_data": (
         {"documents": 300, "queries": 60, "dims": [128], "precisions": ["float32"], "judgements": 10},
         ["my-data", "kept nDCG@10", "queries are judged", "queries judged where settings can lose most"],
