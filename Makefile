@@ -9,7 +9,7 @@ DEMO := results/demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-mteb-versions test-mteb-oldest lint types docs core models notebooks lab clean
+.PHONY: help setup demo test test-mteb-versions test-mteb-oldest faults lint types docs core models notebooks lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -39,6 +39,9 @@ test-mteb-versions: setup ## run the mteb adapter's tests with the oldest and th
 
 test-mteb-oldest: setup
 	$(BIN)/python tests/mteb_versions.py oldest
+
+faults: setup ## kill, fill the disk, corrupt, refuse and lie; results must not differ: results/faults.json
+	$(BIN)/python -m tests.faults --save
 
 lint: setup ## check style and formatting
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

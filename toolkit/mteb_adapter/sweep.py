@@ -6,10 +6,12 @@ shares with the next: loaded data, prepared texts and full-dimension vectors. Kn
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from toolkit.embedding.cache import VectorCache
 
 RUNS_FILE = "runs.jsonl"
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def sweep_tasks(
@@ -129,8 +132,22 @@ def _note_run(
         "dims": sorted({encoder.dim for encoder in encoders}),
         "instructions": list(dict.fromkeys(encoder.label for encoder in encoders)),
     }
-    with file.open("a", encoding="utf-8") as lines:
+    with _writing(file.parent), file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(about, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn a write that the disk refuses, mteb's own too, into one ResultsError; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise ResultsError(
+            f"{folder} cannot be written ({error.strerror}); what was scored before is kept: free some room or "
+            "check its permissions, and run the same again"
+        ) from error
 
 
 def _run_task(
@@ -186,15 +203,16 @@ def _evaluate(encoder: MtebEncoder, task: AbsTask, results: mteb.ResultCache) ->
     found = _saved(encoder, task, results)
     stale = found is not None and found.dataset_revision != task.metadata.revision
     restart_randomness(task)  # each setting has to start where a run of its own would
-    mteb.evaluate(
-        encoder,
-        task,
-        cache=results,
-        overwrite_strategy="always" if stale else "only-missing",
-        encode_kwargs={"show_progress_bar": False},
-        show_progress_bar=False,
-        co2_tracker=False,
-    )
+    with _writing(results.cache_path):
+        mteb.evaluate(
+            encoder,
+            task,
+            cache=results,
+            overwrite_strategy="always" if stale else "only-missing",
+            encode_kwargs={"show_progress_bar": False},
+            show_progress_bar=False,
+            co2_tracker=False,
+        )
 
 
 def _mine(frame: pd.DataFrame, encoders: Sequence[MtebEncoder], tasks: Sequence[AbsTask]) -> pd.DataFrame:

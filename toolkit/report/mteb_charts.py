@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from toolkit.errors import ResultsError
+from toolkit.files import write_atomically
 from toolkit.report.style import (
     PAPER,
     Chart,
@@ -37,16 +38,28 @@ def write_mteb_report(
     """Write the frame and both tables as files, and their charts; returns the paths.
 
     frame : one row per score; kept : score kept by task type; means : mean over tasks by dimension.
+
+    Raises ResultsError if the folder cannot be written.
     """
     folder = Path(folder)
     charts = folder / "charts"
-    charts.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(folder / "scores.parquet", index=False)
-    kept.to_csv(folder / "score_kept.csv", index=False)
-    means.to_csv(folder / "benchmark_means.csv", index=False)
-    written = [folder / name for name in ("scores.parquet", "score_kept.csv", "benchmark_means.csv")]
-    written += save_chart(score_kept_heat_map(kept), charts / "score_kept")
-    written += save_chart(benchmark_mean_chart(means), charts / "benchmark_means")
+    tables = {
+        "scores.parquet": frame.to_parquet(index=False),
+        "score_kept.csv": kept.to_csv(index=False).encode(),
+        "benchmark_means.csv": means.to_csv(index=False).encode(),
+    }
+    try:
+        charts.mkdir(parents=True, exist_ok=True)
+        for name, content in tables.items():
+            write_atomically(folder / name, content)
+        written = [folder / name for name in tables]
+        written += save_chart(score_kept_heat_map(kept), charts / "score_kept")
+        written += save_chart(benchmark_mean_chart(means), charts / "benchmark_means")
+    except OSError as error:
+        raise ResultsError(
+            f"{folder} cannot be written ({error.strerror}); its scores are kept: free some room or check its "
+            "permissions, and run the same again"
+        ) from error
     return written
 
 
