@@ -43,13 +43,14 @@ def main() -> None:
         "--save", action="store_true", help="parts that are left out keep what was saved of them"
     )
     options = parser.parse_args()
-    share = -(-options.kills // 20)
     parts = {
         **{
-            f"kills of {one.name}": lambda trials, one=one, n=n: harm.kills(trials, one, n * share)
-            for one, n in ((SWEEP, 6), (EMBED, 6), (JUDGE, 4), (MTEB, 2))
+            f"kills of {one.name}": lambda trials, one=one, n=n: harm.kills(
+                trials, one, n * options.kills // 100
+            )
+            for one, n in ((SWEEP, 24), (EMBED, 36), (JUDGE, 30), (MTEB, 6))
         },
-        "kills of serve": lambda trials: harm.served(trials, 2 * share),
+        "kills of serve": lambda trials: harm.served(trials, options.kills // 10),
         "disk": lambda trials: [harm.disk_full(trials, one, 1 if one is MTEB else 4) for one in ALL],
         "corruptions": lambda trials: [harm.corruptions(trials, one, most_per_kind=2) for one in ALL],
         "permissions": lambda trials: [harm.revoked(trials, one) for one in ALL],
@@ -59,13 +60,11 @@ def main() -> None:
     if options.short:
         parts = SHORT
     chosen = options.only.split(",") if options.only else list(parts)
-    by_part = (
-        json.loads(SAVED.read_text())["parts"] if options.save and options.only and SAVED.exists() else {}
-    )
+    by_part = {}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         trials = harm.Trials(Path(folder), options.seed)
-        light = options.short or set(chosen) <= {"servers", "concurrent"}
+        light = options.short or not set(chosen) & {"kills of mteb", "disk", "corruptions", "permissions"}
         trials.preload(ALL[:3] if light else ALL)
         for name in chosen:
             begun, trials.counts = time.monotonic(), Counter(dict.fromkeys(WRONG, 0))
@@ -76,13 +75,15 @@ def main() -> None:
             }
             print(f"{name}: {by_part[name]}", file=sys.stderr, flush=True)
             if options.save and not options.short:
-                _save(by_part)
+                _save(name, by_part[name])
     sys.exit(any(by_part[name][wrong] for name in chosen for wrong in WRONG))
 
 
-def _save(by_part: dict[str, dict[str, int]]) -> None:
+def _save(name: str, figures: dict[str, int]) -> None:
     from toolkit.experiment.environment import hardware, versions
 
+    before = json.loads(SAVED.read_text())["parts"] if SAVED.exists() else {}
+    by_part = before | {name: figures}
     totals = {name: sum(part.get(name, 0) for part in by_part.values()) for name in (*COUNTED, *WRONG)}
     about = {"parts": by_part, "hardware": hardware(), "versions": versions(), "command": "make faults"}
     SAVED.write_text(json.dumps(totals | about, indent=1) + "\n")

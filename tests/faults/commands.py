@@ -156,13 +156,13 @@ def _imported_by(work: Callable[[], object]) -> dict[str, list[str]]:
 # --- the data ------------------------------------------------------------------------------------
 
 _WORDS = "red green blue iron oak elm ash pine cat dog hen cow gold lime fir yew sea hill fog rain".split()  # noqa: SIM905
-DOCUMENTS, QUERIES, TEXTS = 80, 24, 6_000
+DOCUMENTS, QUERIES, TEXTS = 80, 24, 4_500
 PLAN = """
 dims = [64]
 k = 20
 data = "beir:../data/set"
 indexes = ["Flat", "HNSW8"]
-precisions = ["float32", "int8"]
+precisions = ["int8"]
 max_unlabelled = 12
 {embedder}
 [timing]

@@ -139,13 +139,13 @@ def _answers(at: Path) -> int:
 
 
 def kills(trials: Trials, command: Command, times: int) -> None:
-    """SIGKILL at random moments, a second time in a third of the cases, then on to the end."""
+    """SIGKILL at random moments, up to four times in a row, then on to the end."""
     trials.undisturbed(command)
     killed = 0
     while killed < times:
         at = trials.fresh(command)
         before = 0
-        for _ in range(2 if trials.random.random() < 1 / 3 else 1):
+        for _ in range(trials.random.randint(1, 4)):
             moment = trials.random.uniform(0.0, 1.1 * trials.seconds[command.name])
             ended = run(command.work, at, kill_after_s=moment, stdin=_keys(command, _answers(at)))
             trials.check(ended, f"{command.name} killed after {moment:.3f} s")
