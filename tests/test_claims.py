@@ -119,8 +119,9 @@ def test_translations_are_ranked_and_bare_cosines_stand_beside(tmp_path):
     (tmp_path / "tatoeba").mkdir()
     lines = [f"w{i} x{i} common\tw{i} y{i} common" for i in range(60)]
     (tmp_path / "tatoeba" / "deu-eng.tsv").write_text("\n".join(["deu\teng", *lines]))
-    found = verdict("cross-lingual", Words(256), data=tmp_path)
-    full = found.measured["256"]
+    assert verdict("cross-lingual", Words(256), data=tmp_path).verdict == OPEN
+    found = verdict("cross-lingual", Words(2560), data=tmp_path)
+    full = found.measured["2560"]
     assert full["accuracy"] == 1.0
     assert full["cosine_of_translations"] > full["cosine_of_strangers"] > 0
     assert found.measured["32"]["accuracy"] < 1.0

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from toolkit.claims.bench import SUBJECT_SPEC, Bench
+from toolkit.claims.bench import SUBJECT, SUBJECT_SPEC, Bench
 from toolkit.claims.claim import FAILS, HOLDS, OPEN, Claim, Finding
 from toolkit.claims.meaning import by_cluster
 from toolkit.data.sets import RetrievalSet
@@ -71,6 +71,8 @@ def smallest_dimension(bench: Bench, scenario: Scenario) -> Finding:
         for name, (found, _) in tested.items()
     }
     verdict, why = _against(low, high, bench.full_dim, kept, lost)
+    if not bench.is_subject:
+        verdict, why = OPEN, f"{why}; the claim is about {SUBJECT}"
     return Finding(
         verdict,
         figure,
