@@ -54,6 +54,8 @@ def minilm_folder() -> Path:
         "static-folder",
         "minilm",
         "remote",
+        "static-on-two-devices",
+        "qwen3-on-two-devices",
     ],
 )
 def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
@@ -74,6 +76,12 @@ def embedder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
             yield open_embedder(f"local:{make_static(folder / 'static')}")
         case "minilm":
             yield open_embedder(f"local:{minilm_folder()}")
+        case "static-on-two-devices":
+            with open_embedder("static", devices=["cpu", "cpu"]) as several:
+                yield several
+        case "qwen3-on-two-devices":
+            with open_embedder(f"local:{make_qwen3(folder / 'qwen3')}", devices=["cpu", "cpu"]) as several:
+                yield several
         case "remote":
             with EmbeddingServer() as server:
                 yield open_embedder(f"{server.url}#{MODEL}", batch_size=3, concurrency=2)

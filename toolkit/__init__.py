@@ -85,16 +85,21 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     raise AttributeError(f"module 'toolkit' has no attribute {name!r}")
 
 
-def open_embedder(spec: str | AnyConfig | Embedder | object) -> Embedder:
+def open_embedder(
+    spec: str | AnyConfig | Embedder | object, *, devices: Sequence[str | int] | None = None
+) -> Embedder:
     """Open an embedder: a spec, a config, a SentenceTransformer, or an object with `space` and `encode(texts)`.
 
         toolkit.open_embedder("static")  # or "local:<id or folder>", "http://host:port/v1#<model>"
 
-    Raises PlanError for an unknown spec, ModelError or ServerError if it cannot be opened.
+    devices : of this machine, such as ``[0, 1]`` or ``["cuda:0", "cuda:1"]``: an engine in a process for each, one
+        queue in front of them. Close the embedder, or use it in ``with``, to end them.
+
+    Raises PlanError for an unknown spec, ModelError, DeviceError or ServerError if it cannot be opened.
     """
     from toolkit.embedding.open import open_embedder as opened
 
-    return opened(spec)
+    return opened(spec, devices=devices)
 
 
 def embed(
@@ -226,6 +231,7 @@ def sweep(
     clusters: str | Path | None = None,
     timing: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    devices: Sequence[str | int] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     cache: VectorCache | None = None,
@@ -261,6 +267,7 @@ def sweep(
     clusters : a file of query ids and clusters, for data that does not say which queries are not independent.
     timing : fields of `TimingPlan`, for example ``{"queries": 100, "rounds": 2}``.
     seed : of samples, k-means and graphs (0).
+    devices : of this machine, such as ``[0, 1]``: texts are encoded on all of them.
     resume : lets a plan add settings to the sweep that is in `out`.
     overwrite : removes what is in `out` first.
     cache : a VectorCache; the default folder if not given.
@@ -290,6 +297,7 @@ def sweep(
         embedder=embedder,
         data=data,
         unlabelled=unlabelled,
+        devices=devices,
         fields=fields,
         resume=resume,
         overwrite=overwrite,

@@ -7,6 +7,7 @@
     ├── ModelError               a model that cannot be loaded or would give wrong vectors
     ├── ServerError              a remote server that is unreachable or misbehaves
     │   └── ServerChangedError   a server whose model was exchanged while it was in use
+    ├── DeviceError              a process that computes on a device has ended, or its device is not there
     ├── QueueFullError           an engine has all the requests it takes, and the caller would not wait
     ├── EngineClosedError        an engine that was closed, or that belongs to the process this is a fork of
     ├── VectorError              numbers that are no embedding: NaN, infinite, wrong shape
@@ -95,6 +96,10 @@ class ServerError(ToolkitError):
 
 class ServerChangedError(ServerError):
     """A server whose model was exchanged while it was in use."""
+
+
+class DeviceError(ToolkitError):
+    """A process that computes on one of several devices has ended, or its device is not there."""
 
 
 class QueueFullError(ToolkitError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolkit.cli.options import ApiKeyEnv, Embedder, with_key
+from toolkit.cli.options import ApiKeyEnv, Devices, Embedder, listed_devices, with_key
 
 if TYPE_CHECKING:
     from toolkit.embedding.config import AnyConfig
@@ -23,6 +23,7 @@ def embed(
     ],
     embedder: Embedder = "static",
     api_key_env: ApiKeyEnv = None,
+    devices: Devices = None,
     dim: Annotated[int | None, typer.Option(help="dimension of a .npy file; full by default")] = None,
     role: Annotated[str, typer.Option(help="document or query")] = "document",
     instruction: Annotated[str | None, typer.Option(help="for queries: default, none or a text")] = None,
@@ -34,7 +35,8 @@ def embed(
     """Embed texts: (n, dim) float32 unit rows as .npy, or a corpus of any size into shards that a sweep reads."""
     chosen = with_key(embedder, api_key_env)
     if out.suffix == ".npy":
-        _to_file(corpus, out, embedder=chosen, dim=dim, role=role, instruction=instruction)
+        on = listed_devices(devices)
+        _to_file(corpus, out, embedder=chosen, devices=on, dim=dim, role=role, instruction=instruction)
         return
     from toolkit import open_embedder
     from toolkit.errors import PlanError
@@ -45,6 +47,8 @@ def embed(
         raise PlanError(f"--dim {dim} is for .npy files: shards hold full vectors; leave it out")
     if out.is_file():
         raise PlanError(f"--out {out} is a file; name a folder for shards, or a file that ends in .npy")
+    if ray and devices:
+        raise PlanError("--devices and --ray exclude each other; give one of them")
     if ray:
         from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
 
@@ -53,7 +57,7 @@ def embed(
     elif address or workers or gpus_per_worker:
         raise PlanError("--address, --workers and --gpus-per-worker are of Ray: give --ray too")
     else:
-        with open_embedder(chosen) as engine:
+        with open_embedder(chosen, devices=listed_devices(devices)) as engine:
             done = embed_corpus(engine, corpus, out, role=Role(role), instruction=instruction)
     print(
         f"{out}: {done.texts:,} texts, {done.encoded:,} of them encoded now; use it with TOOLKIT_CACHE={out}"
@@ -61,13 +65,23 @@ def embed(
 
 
 def _to_file(
-    corpus: str, out: Path, *, embedder: str | AnyConfig, dim: int | None, role: str, instruction: str | None
+    corpus: str,
+    out: Path,
+    *,
+    embedder: str | AnyConfig,
+    devices: list[str] | None,
+    dim: int | None,
+    role: str,
+    instruction: str | None,
 ) -> None:
     from toolkit import embed as run
+    from toolkit import open_embedder
     from toolkit.data.text_files import read_texts
     from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.row_files import write_rows
 
-    rows = run(embedder, read_texts(corpus), dim=dim, role=role, instruction=instruction, cache=VectorCache())
+    texts = read_texts(corpus)
+    with open_embedder(embedder, devices=devices) as engine:
+        rows = run(engine, texts, dim=dim, role=role, instruction=instruction, cache=VectorCache())
     write_rows(out, rows)
     print(f"{out}: {rows.shape[0]} x {rows.shape[1]} float32")

@@ -45,6 +45,16 @@ ApiKeyEnv = Annotated[
 Folder = Annotated[Path, typer.Argument(help="results folder that toolkit sweep wrote")]
 
 
+Devices = Annotated[
+    str | None, typer.Option(help="GPUs between commas, 0,1: one engine for each, one queue in front")
+]
+
+
+def listed_devices(devices: str | None) -> list[str] | None:
+    """Names between commas; None if none were given."""
+    return None if devices is None else [name for name in devices.split(",") if name.strip()]
+
+
 def with_key(embedder: str | None, api_key_env: str | None, *, option: str = "--api-key-env") -> Any:  # noqa: ANN401
     """The embedder with the key of its server; the spec as it is where no key is named.
 

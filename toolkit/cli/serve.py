@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolkit.cli.options import DATA, EMBEDDER, complete_embedder, with_key
+from toolkit.cli.options import DATA, EMBEDDER, Devices, complete_embedder, listed_devices, with_key
 
 
 def serve(
@@ -17,6 +17,7 @@ def serve(
             help=f"{EMBEDDER}; else the sweep's of --setting, or static", autocompletion=complete_embedder
         ),
     ] = None,
+    devices: Devices = None,
     setting: Annotated[
         Path | None,
         typer.Option(help="results folder whose recommended setting is served too, as NAME#recommended"),
@@ -67,4 +68,9 @@ def serve(
     chosen = with_key(embedder, embedder_key_env, option="--embedder-key-env") or (
         Results.load(setting).embedder_spec if setting else "static"
     )
-    run(lambda: open_embedder(chosen, **batching), settings, announce=lambda line: print(line, flush=True))
+    on = listed_devices(devices)
+    run(
+        lambda: open_embedder(chosen, devices=on, **batching),
+        settings,
+        announce=lambda line: print(line, flush=True),
+    )

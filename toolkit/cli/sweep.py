@@ -13,9 +13,11 @@ from toolkit.cli.options import (
     DIMS,
     EMBEDDER,
     ApiKeyEnv,
+    Devices,
     complete_data,
     complete_embedder,
     listed,
+    listed_devices,
     with_key,
 )
 from toolkit.cli.words import as_options
@@ -70,6 +72,7 @@ def sweep(
         Path | None, typer.Option(help="file of query ids and clusters: queries that are not independent")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="of samples, k-means and graphs")] = None,
+    devices: Devices = None,
     resume: Annotated[bool, typer.Option("--resume", help="add to the sweep that is in the folder")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace the sweep that is in the folder")
@@ -98,9 +101,12 @@ def sweep(
         "seed": seed,
     }
     again = {"resume": resume, "overwrite": overwrite}
+    on = listed_devices(devices)
     if api_key_env is not None and len(embedder or ()) > 1:
         raise PlanError("--api-key-env is for one server: sweep the embedders one after another")
     if len(embedder or ()) > 1 or len(data or ()) > 1 or (plan is not None and names_several(plan)):
+        if on is not None:
+            raise PlanError("--devices is for one embedder on one set: sweep them one after another")
         found = sweep_several(plan, out=out, embedders=embedder or None, data=data or None, **again, **fields)
         print(f"report: {out / 'comparison.html'}")
         print(found.headline)
@@ -108,7 +114,9 @@ def sweep(
     [only], [of] = embedder or [None], data or [None]
     before = begun(out)
     try:
-        view = run(plan, out=out, embedder=with_key(only, api_key_env), data=of, **again, **fields)
+        view = run(
+            plan, out=out, embedder=with_key(only, api_key_env), data=of, devices=on, **again, **fields
+        )
     except KeyboardInterrupt:
         # What was there is gone by now; the option would remove what this run measured as well.
         raise Stopped(without=["--overwrite"] if begun(out) != before else []) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -23,6 +24,8 @@ from toolkit.errors import PlanError, require_package
 
 def open_embedder(
     spec: str | AnyConfig | Embedder | object,
+    *,
+    devices: Sequence[str | int] | None = None,
     **settings: Any,  # noqa: ANN401 - checked against the config's fields
 ) -> Embedder:
     """Open an embedder; one that is already open is returned as it is.
@@ -30,6 +33,8 @@ def open_embedder(
     spec : ``static``, ``local:<hub id or folder>``, ``http://host:port/v1#<model>``, ``<plug-in>:..``, a config,
         a SentenceTransformer, a function from a list of texts to rows, or any object with `space` and
         `encode(texts)` or `stream(texts)`.
+    devices : of this machine, such as ``[0, 1]`` or ``["cuda:0", "cuda:1"]``: one process with an engine for each,
+        and one queue in front.
     settings : fields of a config to replace, for example ``max_tokens=512``.
 
     Raises PlanError for a spec or setting that cannot work, ModelError or ServerError if it cannot be
@@ -38,10 +43,15 @@ def open_embedder(
     if isinstance(spec, str):
         spec = parse_spec(spec)
     if not isinstance(spec, AnyConfig):
-        if settings:
-            raise PlanError(f"{', '.join(settings)}: an embedder that is already open cannot be changed")
+        given = [*settings, *(["devices"] if devices is not None else [])]
+        if given:
+            raise PlanError(f"{', '.join(given)}: an embedder that is already open cannot be changed")
         return _around(spec)
     config = with_settings(spec, settings)
+    if devices is not None:
+        from toolkit.embedding.devices import DevicesEmbedder
+
+        return DevicesEmbedder(config, devices)
     if isinstance(config, StaticConfig):
         from toolkit.embedding.static import StaticEmbedder
 

@@ -1,4 +1,4 @@
-"""A queue whose work is requests, several of them under way at once. Knows nothing of servers.
+"""A queue whose work is requests, several of them under way at once. Knows nothing of servers or processes.
 
 Request threads take batches from the jobs in turn: a batch that one job does not fill has texts of others.
 They exist while there is work. Daemon threads, not a ThreadPoolExecutor's: those are joined when the
@@ -20,6 +20,18 @@ from toolkit.embedding.queue import PLACES, JobQueue
 from toolkit.errors import ServerError
 
 _AHEAD_PER_THREAD = 2  # batches under way or unread, of one stream
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What is to be asked for when a batch is taken.
+
+    texts : how many. longest : characters of the longest. under_way : requests that are.
+    """
+
+    texts: int
+    longest: int
+    under_way: int
 
 
 @dataclass(eq=False)
@@ -69,6 +81,8 @@ class RequestQueue(JobQueue):
     request : a method of the engine, called with at most `batch_size` texts, and an event that is set when
         nobody waits any more.
     order : positions of a job's texts in the order to ask in; those left out have a row of zeros.
+    batch_size : texts of a request at most; or a method of the engine that says it, of texts whose longest comes
+        first in `order`.
     """
 
     def __init__(
@@ -77,7 +91,7 @@ class RequestQueue(JobQueue):
         *,
         order: Callable[[list[str]], np.ndarray],
         full_dim: int,
-        batch_size: int,
+        batch_size: int | Callable[[Waiting], int],
         threads: int,
         places: int = PLACES,
     ) -> None:
@@ -85,7 +99,7 @@ class RequestQueue(JobQueue):
         self._request = weakref.WeakMethod(request)  # jobs keep the engine, not the queue
         self._order = order
         self._full_dim = full_dim
-        self._batch_size = batch_size
+        self._batch_size = batch_size if isinstance(batch_size, int) else weakref.WeakMethod(batch_size)
         self._most_threads = threads
         self._ahead = _AHEAD_PER_THREAD * threads
         self._requests = 0  # under way
@@ -168,7 +182,7 @@ class RequestQueue(JobQueue):
                 return None
             jobs = jobs[:1] if jobs[0].alone else [job for job in jobs if not job.alone]
             batch = _Batch([])
-            room = self._batch_size
+            room = self._room(jobs)
             # In turn, so that everybody gets a share; what small jobs leave of theirs goes to larger ones.
             jobs = jobs[:room]
             jobs.sort(key=lambda job: len(self._todo[job].positions))
@@ -182,6 +196,13 @@ class RequestQueue(JobQueue):
                 self._turns.append(job)
             self._requests += 1
             return batch
+
+    def _room(self, jobs: list[Job]) -> int:
+        if isinstance(self._batch_size, int):
+            return self._batch_size
+        todo = [self._todo[job].positions for job in jobs]
+        longest = max(len(job.texts[positions[0]]) for job, positions in zip(jobs, todo, strict=True))
+        return self._batch_size()(Waiting(sum(map(len, todo)), longest, self._requests))
 
     def _askable(self) -> list[Job]:
         return [job for job in self._turns if self._todo[job].wants_more(job, self._ahead)]

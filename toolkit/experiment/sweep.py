@@ -44,6 +44,7 @@ def run_sweep(
     embedder: Embedder | None = None,
     data: RetrievalSet | PairSet | None = None,
     unlabelled: Texts | None = None,
+    devices: Sequence[str | int] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     cache: VectorCache | None = None,
@@ -55,6 +56,7 @@ def run_sweep(
         plan's; it stays open. One that the plan names is opened here, and closed when its vectors are made.
     data : a set to use instead of the plan's. The recorded plan names such objects ``object:<name>``.
     unlabelled : queries without judgements to use instead of those of the plan's file, or the set's own.
+    devices : of this machine, to encode on all of them; see `open_embedder`.
     resume : continue the sweep that is in `out`, also with a plan that adds settings to it. The plan that
         was begun there is continued without it.
     overwrite : remove the sweep that is in `out` first.
@@ -64,6 +66,8 @@ def run_sweep(
     ServerError, or ResultsError if `out` cannot be written, is being written by another process or holds
     another sweep.
     """
+    if embedder is not None and devices is not None:
+        raise PlanError("devices has no effect on an embedder that is already open; open it with devices=")
     embedder = None if embedder is None else as_engine(embedder)
     plan = _recorded(plan, embedder, data, unlabelled)
     if data is None:
@@ -81,7 +85,7 @@ def run_sweep(
         until_embedded = held.enter_context(ExitStack())
         if embedder is None:
             with waiting(f"open {plan.embedder}", show=progress):
-                embedder = open_embedder(plan.embedder)
+                embedder = open_embedder(plan.embedder, devices=devices)
             until_embedded.callback(embedder.close)
         space = embedder.space
         settings = sweep.settings(space)

@@ -41,6 +41,7 @@ def swept(
     embedder: Any,  # noqa: ANN401 - see toolkit.sweep
     data: Any,  # noqa: ANN401
     unlabelled: Any,  # noqa: ANN401
+    devices: Sequence[str | int] | None,
     fields: Mapping[str, Any],
     resume: bool,
     overwrite: bool,
@@ -77,6 +78,7 @@ def swept(
             embedder=opened,
             data=found,
             unlabelled=None if unlabelled is None or "unlabelled" in given else given_queries(unlabelled),
+            devices=devices,
             resume=resume,
             overwrite=overwrite,
             cache=cache,
