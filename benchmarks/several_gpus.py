@@ -1,0 +1,261 @@
+"""Several GPUs of one host against one: encoding, exact search over a sharded corpus, and serving.
+
+The model has the 4B shape and random weights, written once as a checkpoint, so that every side opens it as it would
+any other. Scaling is the rate of all GPUs over GPUs times the rate of one; 1 is linear. `serve_scaling` is the rate of
+one server over all engines over that of a server over one, so 2 is linear on two.
+
+    python benchmarks/several_gpus.py --tokenizer FOLDER [--gpus N] [--parts encode search serve] [--save]
+
+Needs beside torch, transformers, triton and numpy: pydantic, typer, tqdm, psutil, threadpoolctl, safetensors,
+tokenizers and sentence-transformers; for `serve` also uvicorn, starlette, orjson prometheus-client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from _record import record
+
+from toolkit.conformance.load import Load, run_load
+from toolkit.embedding.open import open_embedder
+from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape
+from toolkit.embedding.packed.weights import named_tensors, random_weights
+from toolkit.experiment.encode_speed import workload_texts
+from toolkit.search.exact.search import exact_search
+
+DIMS = (32, 64, 128, 256, 512, 768, 1024)
+K = 100
+CHECKED_ROWS = 200_000
+TINY = DecoderShape(
+    layers=2,
+    hidden=64,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    intermediate=128,
+    vocabulary=151_936,
+    positions=4_096,
+)
+
+
+def main() -> None:
+    """Measure each part that is asked for; one that fails leaves the others' figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder with Qwen3's tokenizer.json")
+    parser.add_argument("--gpus", type=int, default=torch.cuda.device_count())
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--folder", type=Path, help="for the checkpoint; a temporary one without it")
+    parser.add_argument("--passes", type=int, default=4, help="the passages workload so often for each GPU")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="of the searched corpus, over all GPUs")
+    parser.add_argument("--queries", type=int, default=1_024)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of load on each server")
+    parser.add_argument(
+        "--cpu", action="store_true", help="a tiny model on the CPU, to try the benchmark itself"
+    )
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    options.devices = ["cpu"] * 2 if options.cpu else [f"cuda:{i}" for i in range(options.gpus)]
+    figures: dict[str, object] = {
+        "gpus": 0 if options.cpu else options.gpus,
+        "device_names": [] if options.cpu else [torch.cuda.get_device_name(i) for i in range(options.gpus)],
+    }
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    try:
+        if set(options.parts) & {"encode", "serve"}:
+            options.model = checkpoint(folder / "random-4b", options)
+        for part in options.parts:
+            began = time.perf_counter()
+            try:
+                figures |= PARTS[part](options)
+            except Exception as error:  # noqa: BLE001 - the other parts' figures must not be lost with it
+                traceback.print_exc()
+                figures[f"{part}_failed"] = f"{type(error).__name__}: {error}"[:300]
+            figures[f"{part}_part_s"] = round(time.perf_counter() - began, 1)
+            print(json.dumps(figures), flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        record("several_gpus", figures, options.save)
+
+
+def checkpoint(folder: Path, options: argparse.Namespace) -> Path:
+    """A folder as transformers writes one, with random weights of the shape."""
+    from safetensors.torch import save_file
+
+    shape = TINY if options.cpu else QWEN3_SHAPES["4b"]
+    folder.mkdir(parents=True)
+    for file in options.tokenizer.iterdir():
+        if "token" in file.name or file.name in ("vocab.json", "merges.txt"):
+            shutil.copy(file, folder)
+    config = {
+        "model_type": "qwen3",
+        "architectures": ["Qwen3Model"],
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.intermediate,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": shape.positions,
+        "rope_theta": shape.rope_theta,
+        "rms_norm_eps": shape.norm_eps,
+        "hidden_act": "silu",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = random_weights(shape, device=torch.device(options.devices[0]), dtype=torch.bfloat16)
+    save_file(
+        {name: tensor.cpu().contiguous() for name, tensor in named_tensors(weights)},
+        folder / "model.safetensors",
+    )
+    del weights
+    if not options.cpu:
+        torch.cuda.empty_cache()
+    return folder
+
+
+def encode(options: argparse.Namespace) -> dict[str, object]:
+    """Texts per second from strings: one engine in this process's place, then one for each GPU."""
+    workload = workload_texts("passages")
+    if options.cpu:
+        workload = workload[:64]
+    rates, rows = {}, {}
+    for name, devices in (("one", options.devices[:1]), ("all", options.devices)):
+        texts = workload * (options.passes * len(devices))
+        with open_embedder(f"local:{options.model}", devices=devices) as embedder:
+            for _ in range(2):
+                embedder.encode(workload * len(devices))  # the first compiles, the second records
+            began = time.perf_counter()
+            count = 0
+            for positions, _block in embedder.stream(texts):
+                count += len(positions)
+            rates[name] = count / (time.perf_counter() - began)
+            rows[name] = embedder.encode(workload[:256])
+    return {
+        "encode_scaling": round(rates["all"] / (len(options.devices) * rates["one"]), 4),
+        "encode_texts_s": {name: round(rate, 1) for name, rate in rates.items()},
+        "encode_lowest_cosine": round(float((rows["one"] * rows["all"]).sum(axis=1).min()), 6),
+    }
+
+
+def search(options: argparse.Namespace) -> dict[str, object]:
+    """Seconds for a corpus over all GPUs, a thread for each, against one GPU's share alone."""
+    share = options.rows // len(options.devices)
+    queries = np.random.default_rng(2).standard_normal((options.queries, DIMS[-1])).astype(np.float32)
+    shards = [unit_rows(share, device, seed) for seed, device in enumerate(options.devices)]
+    timed_one: list[float] = []
+    timed_all: list[float] = []
+    sharded_search(shards, queries)  # warms up
+    for _ in range(3):
+        timed_one.append(seconds(lambda: exact_search(shards[0], queries, DIMS, k=K)))
+        timed_all.append(seconds(lambda: sharded_search(shards, queries)))
+    # The same rows on one GPU: what lies on several must be found in the same order.
+    part = max(K, CHECKED_ROWS // len(shards))
+    some = [shard[:part] for shard in shards]
+    together = torch.cat([shard.to(some[0].device) for shard in some])
+    whole, merged = exact_search(together, queries[:128], DIMS, k=K), sharded_search(some, queries[:128])
+    same = {dim: float(np.mean(whole[dim].rows == merged[dim][0])) for dim in DIMS}
+    one_s, all_s = float(np.median(timed_one)), float(np.median(timed_all))
+    return {
+        "search_scaling": round(one_s / all_s, 4),
+        "search_rows": share * len(shards),
+        "search_dims": DIMS,
+        "search_s": {"one_gpu_on_its_share": round(one_s, 3), "all": round(all_s, 3)},
+        "search_same_neighbours": min(same.values()),
+    }
+
+
+def unit_rows(count: int, device: str, seed: int) -> torch.Tensor:
+    """(count, 1024) bfloat16 rows of norm 1, drawn on the device a part at a time."""
+    generator = torch.Generator(device).manual_seed(seed)
+    rows = torch.empty(count, DIMS[-1], device=device, dtype=torch.bfloat16)
+    for block in rows.split(500_000):
+        drawn = torch.randn(block.shape, device=device, generator=generator)
+        block.copy_(torch.nn.functional.normalize(drawn, dim=1))
+    return rows
+
+
+def sharded_search(
+    shards: list[torch.Tensor], queries: np.ndarray
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """{dim: (rows, scores)} over all shards, whose rows are numbered one shard after another."""
+    with ThreadPoolExecutor(len(shards)) as threads:
+        found = list(threads.map(lambda shard: exact_search(shard, queries, DIMS, k=K), shards))
+    starts = np.cumsum([0, *(len(shard) for shard in shards[:-1])])
+    merged = {}
+    for dim in DIMS:
+        rows = np.concatenate(
+            [one[dim].rows + start for one, start in zip(found, starts, strict=True)], axis=1
+        )
+        scores = np.concatenate([one[dim].scores for one in found], axis=1)
+        order = np.lexsort((rows, -scores), axis=1)[:, :K]
+        merged[dim] = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    return merged
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of one call; an exact search returns when its devices are done."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def serve(options: argparse.Namespace) -> dict[str, object]:
+    """Texts per second of a server over all engines against one over one, under the same closed loop per engine."""
+    passages = workload_texts("passages")
+    requests = [passages[start : start + 16] for start in range(0, 1_024, 16)]
+    found = {}
+    for name, devices in (("one", options.devices[:1]), ("all", options.devices)):
+        with server(options.model, devices) as url:
+            load = Load(
+                url=url,
+                model="random-4b",
+                requests=requests,
+                clients=32 * len(devices),
+                seconds=options.seconds,
+                warm_up=64 * len(devices),
+                dimensions=64,
+                more={"truncate": True},
+                processes=4 * len(devices) if not options.cpu else 1,
+            )
+            found[name] = run_load(load).row()
+    return {
+        "serve_scaling": round(found["all"]["texts_per_s"] / found["one"]["texts_per_s"], 4),
+        "serve_load": found,
+    }
+
+
+@contextmanager
+def server(model: Path, devices: list[str]) -> Iterator[str]:
+    """``toolkit serve`` in a process of its own; its address."""
+    command = [sys.executable, "-m", "toolkit", "serve", "--embedder", f"local:{model}", "--port", "0"]
+    command += ["--devices", ",".join(devices)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        for line in running.stdout:
+            if line.startswith("ready: "):
+                yield line.split()[1]
+                return
+        raise RuntimeError(f"the server ended with exit code {running.wait()}")
+    finally:
+        running.terminate()
+        running.wait(30)
+        running.stdout.close()
+
+
+PARTS = {"encode": encode, "search": search, "serve": serve}
+
+if __name__ == "__main__":
+    main()
