@@ -21,7 +21,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape
 from toolkit.embedding.packed.weights import named_tensors, random_weights
 from toolkit.experiment.encode_speed import workload_texts
 from toolkit.search.exact.search import exact_search
+from toolkit.search.exact.sharded import sharded_search
 
 DIMS = (32, 64, 128, 256, 512, 768, 1024)
 K = 100
@@ -157,16 +157,19 @@ def search(options: argparse.Namespace) -> dict[str, object]:
     shards = [unit_rows(share, device, seed) for seed, device in enumerate(options.devices)]
     timed_one: list[float] = []
     timed_all: list[float] = []
-    sharded_search(shards, queries)  # warms up
+    sharded_search(shards, queries, DIMS, k=K)  # warms up
     for _ in range(3):
         timed_one.append(seconds(lambda: exact_search(shards[0], queries, DIMS, k=K)))
-        timed_all.append(seconds(lambda: sharded_search(shards, queries)))
+        timed_all.append(seconds(lambda: sharded_search(shards, queries, DIMS, k=K)))
     # The same rows on one GPU: what lies on several must be found in the same order.
     part = max(K, CHECKED_ROWS // len(shards))
     some = [shard[:part] for shard in shards]
     together = torch.cat([shard.to(some[0].device) for shard in some])
-    whole, merged = exact_search(together, queries[:128], DIMS, k=K), sharded_search(some, queries[:128])
-    same = {dim: float(np.mean(whole[dim].rows == merged[dim][0])) for dim in DIMS}
+    whole, merged = (
+        exact_search(together, queries[:128], DIMS, k=K),
+        sharded_search(some, queries[:128], DIMS, k=K),
+    )
+    same = {dim: float(np.mean(whole[dim].rows == merged[dim].rows)) for dim in DIMS}
     one_s, all_s = float(np.median(timed_one)), float(np.median(timed_all))
     return {
         "search_scaling": round(one_s / all_s, 4),
@@ -185,24 +188,6 @@ def unit_rows(count: int, device: str, seed: int) -> torch.Tensor:
         drawn = torch.randn(block.shape, device=device, generator=generator)
         block.copy_(torch.nn.functional.normalize(drawn, dim=1))
     return rows
-
-
-def sharded_search(
-    shards: list[torch.Tensor], queries: np.ndarray
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """{dim: (rows, scores)} over all shards, whose rows are numbered one shard after another."""
-    with ThreadPoolExecutor(len(shards)) as threads:
-        found = list(threads.map(lambda shard: exact_search(shard, queries, DIMS, k=K), shards))
-    starts = np.cumsum([0, *(len(shard) for shard in shards[:-1])])
-    merged = {}
-    for dim in DIMS:
-        rows = np.concatenate(
-            [one[dim].rows + start for one, start in zip(found, starts, strict=True)], axis=1
-        )
-        scores = np.concatenate([one[dim].scores for one in found], axis=1)
-        order = np.lexsort((rows, -scores), axis=1)[:, :K]
-        merged[dim] = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-    return merged
 
 
 def seconds(work: Callable[[], object]) -> float:
