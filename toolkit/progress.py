@@ -41,9 +41,14 @@ def waiting(label: str, *, show: bool = True) -> Iterator[None]:
 
 def say(sentence: str, *, show: bool = True) -> None:
     """A line below a notebook's cell. A terminal hears from the command it runs, a program from its results."""
-    if show and "ipykernel" in sys.modules:
+    if show and in_notebook():
         tqdm.write(sentence)
 
 
+def in_notebook() -> bool:
+    """Whether this runs in a notebook's kernel."""
+    return "ipykernel" in sys.modules
+
+
 def _has_viewer() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stderr.isatty() or in_notebook()

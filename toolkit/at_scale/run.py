@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import PlanError
 from toolkit.experiment.environment import hardware, versions
+from toolkit.experiment.outlook import encode_seconds, search_seconds
 from toolkit.experiment.results import Results
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import writing
@@ -80,12 +81,14 @@ def scale_test(
     embedder: Embedder | None = None,
     cache: VectorCache | None = None,
     progress: bool = True,
+    before: Callable[[float], None] | None = None,
 ) -> ScaleTest:
     """Pad the corpus of a sweep to `documents`, build the index one would run there, and measure it.
 
     setting : of the sweep, by its key; the recommended one if not given.
     distractors : texts of other documents, used first; vectors are drawn for what they leave.
     data, embedder : where the plan's cannot be opened again.
+    before : called with the seconds that it may take before anything long begins; what it raises stops it.
 
     Raises PlanError for what cannot work or does not fit into memory, with the numbers, ResultsError.
     """
@@ -106,6 +109,20 @@ def scale_test(
     check_room(there, documents, opened.space.full_dim, index_bytes=index_bytes, folder=results.folder)
     others = list(distractors or ())[: documents - corpus_size]
     cache = cache or VectorCache()
+    if before is not None:
+        rendered = [opened.space.render(text, Role.DOCUMENT) for text in (*texts.docs, *others)]
+        build_s = float(known.loc[setting].get("build_s", 0.0)) * documents / corpus_size
+        before(
+            encode_seconds(opened, rendered, cache)
+            + build_s
+            + search_seconds(
+                [there],
+                results.plan,
+                documents=documents,
+                queries=len(texts.queries),
+                full_dim=opened.space.full_dim,
+            )
+        )
     corpus, more = (
         embed_texts(opened, part, role=Role.DOCUMENT, cache=cache, progress=progress).rows
         if len(part)

@@ -10,6 +10,17 @@ import typer
 YES = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 
 
+# Longer runs are asked about first.
+LONG_S = 600.0
+
+
+def go_on(what: str, seconds: float, *, yes: bool) -> None:
+    """Say what is about to be done; where it may take over ten minutes and a person is there, ask, and leave on no."""
+    print(what, flush=True)
+    if seconds > LONG_S and not confirmed("this takes over ten minutes", yes=yes, unasked=True):
+        raise typer.Exit(1)
+
+
 def confirmed(what: str, *, yes: bool, unasked: bool) -> bool:
     """Whether to go on.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolkit.cli.confirm import YES, go_on
 from toolkit.cli.options import ApiKeyEnv, Devices, Embedder, listed_devices, with_key
 
 if TYPE_CHECKING:
@@ -31,15 +32,19 @@ def embed(
     address: Annotated[str | None, typer.Option(help="of a Ray cluster; this machine without it")] = None,
     workers: Annotated[int | None, typer.Option(help="Ray workers; as many as there is room for")] = None,
     gpus_per_worker: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0.0,
+    yes: YES = False,
 ) -> None:
     """Embed texts: (n, dim) float32 unit rows as .npy, or a corpus of any size into shards that a sweep reads."""
     chosen = with_key(embedder, api_key_env)
     if out.suffix == ".npy":
         on = listed_devices(devices)
-        _to_file(corpus, out, embedder=chosen, devices=on, dim=dim, role=role, instruction=instruction)
+        _to_file(
+            corpus, out, embedder=chosen, devices=on, dim=dim, role=role, instruction=instruction, yes=yes
+        )
         return
     from toolkit import open_embedder
     from toolkit.errors import PlanError
+    from toolkit.experiment.outlook import duration
     from toolkit.scale.corpus import embed_corpus
     from toolkit.space import Role
 
@@ -57,7 +62,11 @@ def embed(
     elif address or workers or gpus_per_worker:
         raise PlanError("--address, --workers and --gpus-per-worker are of Ray: give --ray too")
     else:
+        from toolkit.scale.corpus import seconds_to_embed
+
         with open_embedder(chosen, devices=listed_devices(devices)) as engine:
+            seconds = seconds_to_embed(engine, corpus, out, role=Role(role), instruction=instruction)
+            go_on(f"embed {corpus}: about {duration(seconds)}", seconds, yes=yes)
             done = embed_corpus(engine, corpus, out, role=Role(role), instruction=instruction)
     print(
         f"{out}: {done.texts:,} texts, {done.encoded:,} of them encoded now; use it with TOOLKIT_CACHE={out}"
@@ -73,15 +82,21 @@ def _to_file(
     dim: int | None,
     role: str,
     instruction: str | None,
+    yes: bool,
 ) -> None:
     from toolkit import embed as run
     from toolkit import open_embedder
     from toolkit.data.text_files import read_texts
     from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.row_files import write_rows
+    from toolkit.experiment.outlook import duration, encode_seconds
+    from toolkit.space import Role
 
-    texts = read_texts(corpus)
+    texts, cache = read_texts(corpus), VectorCache()
     with open_embedder(embedder, devices=devices) as engine:
-        rows = run(engine, texts, dim=dim, role=role, instruction=instruction, cache=VectorCache())
+        rendered = [engine.space.render(text, Role(role), instruction) for text in texts]
+        seconds = encode_seconds(engine, rendered, cache)
+        go_on(f"embed {len(texts):,} texts: about {duration(seconds)}", seconds, yes=yes)
+        rows = run(engine, texts, dim=dim, role=role, instruction=instruction, cache=cache)
     write_rows(out, rows)
     print(f"{out}: {rows.shape[0]} x {rows.shape[1]} float32")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.confirm import YES, go_on
 from toolkit.cli.options import DIMS, ApiKeyEnv, Embedder, listed, with_key
 
 
@@ -30,17 +31,23 @@ def mteb(
             "none or a text; repeatable"
         ),
     ] = None,
+    yes: YES = False,
 ) -> None:
     """Run mteb tasks at every dimension from one encode; goes on where an earlier run stopped."""
     from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.open import open_embedder
+    from toolkit.experiment.outlook import duration
     from toolkit.experiment.plan import auto_dims, parse_dims
     from toolkit.mteb_adapter import benchmark_means, open_tasks, score_kept, sweep_tasks
+    from toolkit.mteb_adapter.outlook import seconds_of_tasks
     from toolkit.report.mteb_charts import write_mteb_report
 
     chosen = parse_dims(dims)
     opened = open_tasks(listed(tasks) or (), benchmark=benchmark, languages=listed(languages))
     engine = open_embedder(with_key(embedder, api_key_env))
+    seconds, unknown = seconds_of_tasks(engine, opened, instructions=len(instruction or "1"))
+    more = f", and {unknown} tasks of unknown size" if unknown else ""
+    go_on(f"{len(opened)} tasks: about {duration(seconds)} of encoding at most{more}", seconds, yes=yes)
     frame = sweep_tasks(
         engine,
         opened,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.confirm import YES, go_on
 from toolkit.cli.options import DATA, Folder
 
 
@@ -21,6 +22,7 @@ def scale_test(
         typer.Option(help="texts of other documents, one per line or .jsonl; else vectors are drawn"),
     ] = None,
     data: Annotated[str | None, typer.Option(help=f"where the data set lies now: {DATA}")] = None,
+    yes: YES = False,
 ) -> None:
     """Pad the corpus to a size, build the real index there, and measure recall, latency and memory.
 
@@ -30,6 +32,7 @@ def scale_test(
     from toolkit.at_scale.run import scale_test as run
     from toolkit.data.text_files import read_texts
     from toolkit.decide.cost import parse_count
+    from toolkit.experiment.outlook import duration
     from toolkit.experiment.results import Results
 
     print(
@@ -39,5 +42,6 @@ def scale_test(
             setting=setting,
             distractors=None if distractors is None else read_texts(distractors),
             data=data,
+            before=lambda seconds: go_on(f"about {duration(seconds)}", seconds, yes=yes),
         )
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from toolkit.cli.confirm import YES, go_on
 from toolkit.cli.group import Stopped
 from toolkit.cli.options import (
     DATA,
@@ -77,14 +78,15 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace the sweep that is in the folder")
     ] = False,
+    yes: YES = False,
 ) -> None:
     """Measure every setting from a single encode; write tables, charts and a report."""
-    from toolkit import sweep as run
     from toolkit import sweep_several
     from toolkit.decide.evidence import headline
     from toolkit.experiment.folder import begun
     from toolkit.experiment.plan import parse_dims
     from toolkit.experiment.several import names_several
+    from toolkit.notebook.front import swept
 
     fields = {
         "dims": None if dims is None else parse_dims(dims),
@@ -114,8 +116,18 @@ def sweep(
     [only], [of] = embedder or [None], data or [None]
     before = begun(out)
     try:
-        view = run(
-            plan, out=out, embedder=with_key(only, api_key_env), data=of, devices=on, **again, **fields
+        view = swept(
+            plan,
+            out=out,
+            embedder=with_key(only, api_key_env),
+            data=of,
+            devices=on,
+            unlabelled=fields.pop("unlabelled"),
+            fields=fields,
+            **again,
+            cache=None,
+            progress=True,
+            before=lambda outlook: go_on(str(outlook), outlook.seconds, yes=yes),
         )
     except KeyboardInterrupt:
         # What was there is gone by now; the option would remove what this run measured as well.

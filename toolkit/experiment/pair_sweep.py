@@ -15,6 +15,7 @@ from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
 from toolkit.experiment.derive import Tables, summarise
 from toolkit.experiment.grid import labels_of
+from toolkit.experiment.outlook import Outlook, encode_seconds
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
@@ -96,6 +97,13 @@ class PairSweep:
         labels = labels_of(self.plan, space)
         dims = self.plan.dims_for(space)
         return [Setting(dim, instruction=label) for label in labels for dim in dims]
+
+    def outlook(
+        self, embedder: Embedder, settings: Sequence[Setting], there: Sequence[Setting], cache: VectorCache
+    ) -> Outlook:
+        """What is known before anything long begins; scoring pairs is a matter of milliseconds."""
+        texts = [embedder.space.render(text, Role.DOCUMENT) for text in (*self.data.left, *self.data.right)]
+        return Outlook(0, 0, len(settings), len(there), encode_seconds(embedder, texts, cache), 0.0)
 
     def embed(
         self,

@@ -20,6 +20,7 @@ from toolkit.experiment.corpus_parts import corpus_parts
 from toolkit.experiment.derive import Tables, derive, derive_scaling
 from toolkit.experiment.grid import Build, check_grid, labels_of, lay_out, same_instructions
 from toolkit.experiment.grid_search import Searchable, search_grid, search_parts
+from toolkit.experiment.outlook import Outlook, encode_seconds, search_seconds
 from toolkit.experiment.plan import SweepPlan
 from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
@@ -93,6 +94,27 @@ class RetrievalSweep:
         builds = self._laid_out(self.plan.dims_for(space), space)
         self._check_grid(builds)
         return [setting for build in builds for setting in build.settings]
+
+    def outlook(
+        self, embedder: Embedder, settings: Sequence[Setting], there: Sequence[Setting], cache: VectorCache
+    ) -> Outlook:
+        """What is known before anything long begins. there : settings that an earlier run searched."""
+        plan, data, space = self.plan, self.data, embedder.space
+        texts = [space.render(text, Role.DOCUMENT) for text in data.docs]
+        for label in labels_of(plan, space):
+            texts += [space.render(text, Role.QUERY, label) for text in (*data.queries, *data.unlabelled)]
+        done = set(there)
+        search_s = search_seconds(
+            [one for one in settings if one not in done],
+            plan,
+            documents=len(data.docs),
+            queries=len(data.queries) + len(data.unlabelled),
+            full_dim=space.full_dim,
+        )
+        labelled = len(data.queries) if data.labelled else 0
+        others = len(data.unlabelled) + len(data.queries) - labelled
+        encode_s = encode_seconds(embedder, texts, cache)
+        return Outlook(labelled, others, len(settings), len(done), encode_s, search_s)
 
     def embed(self, embedder: Embedder, store: RawStore, *, cache: VectorCache, progress: bool) -> Searchable:
         """The corpus, in memory or mapped where it is large or later stages read it there; the queries."""

@@ -6,7 +6,7 @@ retrieval sets and sets of pairs; what differs between them is in `retrieval_swe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from toolkit.experiment.environment import conditions, environment, search_versi
 from toolkit.experiment.folder import ResultsFolder
 from toolkit.experiment.identity import Identity
 from toolkit.experiment.machine import HostLoad, load_average, usable_cores
+from toolkit.experiment.outlook import Outlook
 from toolkit.experiment.pair_sweep import PairSweep, sample_pairs
 from toolkit.experiment.plan import OBJECT_SPEC, SweepPlan
 from toolkit.experiment.queries import asked_queries
@@ -49,6 +50,7 @@ def run_sweep(
     overwrite: bool = False,
     cache: VectorCache | None = None,
     progress: bool = True,
+    before: Callable[[Outlook], None] | None = None,
 ) -> Results:
     """Measure every setting of `plan` and write the results folder `out`; returns what was written.
 
@@ -61,6 +63,8 @@ def run_sweep(
         was begun there is continued without it.
     overwrite : remove the sweep that is in `out` first.
     cache : vector cache; the default folder if not given.
+    before : called once, when all is known and before anything long or anything is removed; what it raises stops
+        the sweep.
 
     Raises PlanError before any model is loaded if the plan cannot work, DataError, ModelError,
     ServerError, or ResultsError if `out` cannot be written, is being written by another process or holds
@@ -90,12 +94,17 @@ def run_sweep(
         space = embedder.space
         settings = sweep.settings(space)
         shared = {"embedding space": space.fingerprint} | sweep.identity
+        cache = cache or VectorCache()
+        if before is not None:
+            store = RawStore(folder.raw, _identity(plan, shared, settings))
+            held_already = [] if overwrite else [one for one in settings if store.holds(one)]
+            before(sweep.outlook(embedder, settings, held_already, cache))
         folder = folder.begin(sweep.kind, shared, plan, [one.key for one in settings], **allowed)
         store = RawStore(folder.raw, _identity(plan, shared, settings))
         folder.save_conditions(store.identity)
         if folder.continued:
             notes += _continued(store, settings)
-        vectors = sweep.embed(embedder, store, cache=cache or VectorCache(), progress=progress)
+        vectors = sweep.embed(embedder, store, cache=cache, progress=progress)
         until_embedded.close()
         load = HostLoad()
         tables = sweep.measure(store, vectors, space, progress=progress)

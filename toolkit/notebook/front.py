@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from toolkit.embedding.given import vectors_of
 from toolkit.embedding.open import open_embedder
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import Interrupted, PlanError
+from toolkit.experiment.outlook import Outlook
 from toolkit.experiment.plan import SweepPlan, resolve_plan
 from toolkit.experiment.queries import given_queries
 from toolkit.experiment.results import Results
 from toolkit.experiment.sweep import run_sweep
 from toolkit.notebook.views import ResultsView
-from toolkit.progress import say
+from toolkit.progress import in_notebook, say
 from toolkit.report.write import write_report
 
 _RESULTS = Path("results")
@@ -47,6 +48,7 @@ def swept(
     overwrite: bool,
     cache: VectorCache | None,
     progress: bool,
+    before: Callable[[Outlook], None] | None = None,
 ) -> ResultsView:
     """Run a sweep over specs or objects and write its report; see `toolkit.sweep`.
 
@@ -83,6 +85,7 @@ def swept(
             overwrite=overwrite,
             cache=cache,
             progress=progress,
+            before=before or (_say_outlook if progress and in_notebook() else None),
         )
         write_report(results)
     except KeyboardInterrupt:
@@ -91,6 +94,10 @@ def swept(
         ) from None
     _say_what_was_there(results, show=progress)
     return ResultsView(results)
+
+
+def _say_outlook(outlook: Outlook) -> None:
+    say(str(outlook))
 
 
 def _say_what_was_there(results: Results, *, show: bool) -> None:

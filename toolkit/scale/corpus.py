@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from toolkit.data.corpus_parts import CorpusPart, corpus_parts, part_texts
@@ -18,11 +18,13 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.fill import Filled, Filler
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, PlanError, ResultsError
+from toolkit.experiment.outlook import encode_seconds
 from toolkit.files import write_atomically
 from toolkit.progress import progress_bar
 from toolkit.space import EmbeddingSpace, Instruction, Role
 
 REPORT = "embedded.json"
+_PROBED_TEXTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,28 @@ def embed_corpus(
     with progress_bar(total=None, label=label, unit="text", show=progress) as bar:
         done = filler.fill(chain.from_iterable(map(part_texts, parts)), progress=bar.update)
     return finished(folder, embedder.space, parts, done)
+
+
+def seconds_to_embed(
+    embedder: Embedder,
+    corpus: str | Path,
+    out: str | Path,
+    *,
+    role: Role = Role.DOCUMENT,
+    instruction: str | Instruction | None = None,
+) -> float:
+    """Seconds that `embed_corpus` may take: the first texts are encoded for a second, the rest goes by its bytes.
+
+    Of a corpus that is partly there already, the share of the first texts that is missing counts for all.
+    """
+    check_role(role, instruction)
+    parts = corpus_parts(corpus)
+    texts = list(islice(chain.from_iterable(map(part_texts, parts)), _PROBED_TEXTS))
+    rendered = [embedder.space.render(text, role, instruction) for text in texts]
+    probed_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    seconds = encode_seconds(embedder, rendered, VectorCache(Path(out)))
+    whole_bytes = sum(Path(path).stat().st_size for path in {part.path for part in parts})
+    return seconds * max(1.0, whole_bytes / max(probed_bytes, 1)) if len(texts) == _PROBED_TEXTS else seconds
 
 
 def check_role(role: Role, instruction: str | Instruction | None) -> None:
