@@ -41,3 +41,21 @@ def test_k_may_be_more_than_a_shard_holds_and_no_more_than_all_do():
         sharded_search(shards, queries, [32], k=21)
     with pytest.raises(PlanError, match="cannot be searched"):
         sharded_search([corpus, corpus[:0]], queries, [32], k=5)
+
+
+def test_searches_on_several_devices_keep_full_float32_until_the_last_has_ended():
+    import torch
+
+    from toolkit.search.exact.scan_torch import _full_float32
+
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"
+        with _full_float32:
+            with _full_float32:
+                assert matmul.fp32_precision == "ieee"
+            assert matmul.fp32_precision == "ieee"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before

@@ -5,8 +5,8 @@ Knows nothing of what a prefix means; `search.py` checks arguments and applies t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def scan(
     asked = torch.from_numpy(queries).to(target)
     chunks = [slice(at, at + _QUERY_CHUNK) for at in range(0, len(queries), _QUERY_CHUNK)]
     best: list[list[torch.Tensor | None]] = [[None] * len(dims) for _ in chunks]
-    with _full_float32(), torch.inference_mode():
+    with _full_float32, torch.inference_mode():
         for start in range(0, corpus.shape[0], block_rows):
             block = _to_device(corpus[start : start + block_rows], target)
             inverses, near_zero = _inverse_norms(block, dims, start)
@@ -88,16 +88,33 @@ def _to_device(block: np.ndarray | torch.Tensor, target: torch.device) -> torch.
     return block.to(target).float()
 
 
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """TF32 keeps 10 bits of the mantissa: neighbours would differ from a float32 search."""
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
+class _FullFloat32:
+    """TF32 keeps 10 bits of the mantissa: neighbours would differ from a float32 search.
+
+    The setting is the process's: with a search on each of several devices, the last to leave puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = ""
+
+    def __enter__(self) -> None:
+        matmul = torch.backends.cuda.matmul
+        with self._lock:
+            if not self._inside:
+                self._before = matmul.fp32_precision
+                matmul.fp32_precision = "ieee"
+            self._inside += 1
+
+    def __exit__(self, *_exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.cuda.matmul.fp32_precision = self._before
+
+
+_full_float32 = _FullFloat32()
 
 
 def _inverse_norms(
