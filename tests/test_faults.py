@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ def test_what_is_disturbed_ends_as_if_nothing_had_happened():
     assert done.returncode == 0, done.stderr[-4_000:]
     for part in ("kills", "disk", "corruptions", "permissions", "servers"):
         assert f"{part}: " in done.stderr
+
+
+def test_the_recorded_faults_lost_nothing():
+    recorded = json.loads((ROOT / "results" / "faults.json").read_text())
+    assert (recorded["lost"], recorded["differences"], recorded["unclear"]) == (0, 0, 0)
+    assert recorded["kills"] >= 100
 
 
 def test_a_full_disk_under_charts_and_tables_of_mteb_is_one_line(tmp_path, monkeypatch):

@@ -21,7 +21,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-TIMED = ("p50_ms", "p95_ms", "p99_ms", "first_stage_share", "qps", "qps_1_thread", "build_s", "peak")
+TIMED = (
+    "p50_ms",
+    "p95_ms",
+    "p99_ms",
+    "first_stage_share",
+    "qps",
+    "qps_1_thread",
+    "build_s",
+    "insert_rows_per_s",
+    "peak",
+)
 NOBODY = 65534
 # Shards reach the disk about once a run, not every ten seconds, so that faults meet writes.
 _FLUSH_S = 0.01

@@ -374,15 +374,22 @@ def served(trials: Trials, times: int) -> None:
 
 def _asked(port: int, texts: list[str], *, within_s: float) -> object:
     until = time.monotonic() + within_s
-    body = json.dumps({"model": "static", "input": texts})
+    body = json.dumps({"model": "wordllama-l2-supercat-256", "input": texts})
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
             connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
-            return [entry["embedding"] for entry in json.loads(connection.getresponse().read())["data"]]
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+            if answer.status == 200:
+                return [entry["embedding"] for entry in content["data"]]
+            said = content
         except (OSError, http.client.HTTPException):
-            if time.monotonic() > until:
-                return None
-            time.sleep(0.05)
+            said = None
         finally:
             connection.close()
+        if time.monotonic() > until:
+            if said:
+                sys.stderr.write(f"serve answers {said}\n")
+            return None
+        time.sleep(0.05)
