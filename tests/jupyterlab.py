@@ -50,13 +50,19 @@ class Lab:
     def __init__(self, url: str, token: str, folder: Path) -> None:
         self.url, self.token, self.folder = url, token, folder
 
-    def open(self, browser, name: str, **options) -> Notebook:
-        """A notebook in a page of its own, its kernel ready."""
-        page = browser.new_page(viewport={"width": 1280, "height": 1000}, **options)
-        page.set_default_timeout(60_000)
+    @contextmanager
+    def open(self, browser, name: str) -> Iterator[Notebook]:
+        """A notebook in a page of its own, its kernel ready; the kernel ends with it."""
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(120_000)
         page.goto(f"{self.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}.ipynb?token={self.token}")
         page.locator(".jp-StatusBar-Left").get_by_text(re.compile(r"Python 3 .*\| Idle")).wait_for()
-        return Notebook(page)
+        try:
+            yield Notebook(page)
+        finally:
+            for one in page.request.get(f"{self.url}/api/sessions?token={self.token}").json():
+                page.request.delete(f"{self.url}/api/sessions/{one['id']}?token={self.token}")
+            page.close()
 
 
 class Notebook:
@@ -70,16 +76,16 @@ class Notebook:
         bar, *items = steps
         self.page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{bar}$")).click()
         for item in items:
-            self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{re.escape(item)}")).click()
+            self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{re.escape(item)}$")).click()
 
     def theme(self, name: str) -> None:
         """``Light`` or ``Dark``."""
         self.menu("Settings", "Theme", f"JupyterLab {name}")
-        self.page.locator(f"body[data-jp-theme-name='JupyterLab {name}']").wait_for()
+        self.page.locator(f"body[data-jp-theme-name='JupyterLab {name}']").wait_for(state="attached")
 
     def wait_until_run(self) -> None:
         """Until every cell has run, without an error."""
-        self.page.wait_for_function(_RAN, arg=_ERROR, timeout=100_000)
+        self.page.wait_for_function(_RAN, arg=_ERROR, timeout=240_000)
         assert self.errors.all_inner_texts() == []
 
     @property

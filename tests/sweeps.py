@@ -11,7 +11,7 @@ from toolkit.errors import DimensionWarning
 from toolkit.experiment.plan import make_plan
 from toolkit.experiment.sweep import run_sweep
 
-_NAMES = [
+NAMES = [
     *(
         "red",
         "green",
@@ -52,24 +52,24 @@ def names_set(topic="page"):
     """One document and one query per name, in four groups that share a word."""
     return RetrievalSet(
         "names",
-        [f"d{i}" for i in range(len(_NAMES))],
-        [f"a {topic} about {one} and group {i % 4}" for i, one in enumerate(_NAMES)],
-        [f"q{i}" for i in range(len(_NAMES))],
-        [f"what is {one}?" for one in _NAMES],
-        {f"q{i}": {f"d{i}": 1} for i in range(len(_NAMES))},
+        [f"d{i}" for i in range(len(NAMES))],
+        [f"a {topic} about {one} and group {i % 4}" for i, one in enumerate(NAMES)],
+        [f"q{i}" for i in range(len(NAMES))],
+        [f"what is {one}?" for one in NAMES],
+        {f"q{i}": {f"d{i}": 1} for i in range(len(NAMES))},
     )
 
 
 def scored_pairs():
     """Pairs with scores that fall as the texts share less."""
-    left = [f"a page about {one}" for one in _NAMES]
-    right = [f"a page about {_NAMES[(i + i % 3) % len(_NAMES)]}" for i in range(len(_NAMES))]
-    return PairSet("scored", left, right, np.array([3.0 - i % 3 for i in range(len(_NAMES))]))
+    left = [f"a page about {one}" for one in NAMES]
+    right = [f"a page about {NAMES[(i + i % 3) % len(NAMES)]}" for i in range(len(NAMES))]
+    return PairSet("scored", left, right, np.array([3.0 - i % 3 for i in range(len(NAMES))]))
 
 
 def translated_pairs():
     """Pairs whose sides mean the same."""
-    return PairSet("translated", [f"the {one}" for one in _NAMES], [f"{one}, that is" for one in _NAMES])
+    return PairSet("translated", [f"the {one}" for one in NAMES], [f"{one}, that is" for one in NAMES])
 
 
 def sweep_into(out, cache, *, data=None, resume=False, overwrite=False, **fields):

@@ -1,22 +1,40 @@
-"""Notebooks in a real JupyterLab: run, looked at in both themes, explored, interrupted, judged by keyboard."""
+"""A notebook in a real JupyterLab: run, read in both themes, its explorer moved and clicked."""
 
+import itertools
 import re
 import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
 from tests.browser import chromium
 from tests.jupyterlab import jupyterlab
+from tests.sweeps import NAMES
 from tests.test_notebooks import SMALL, with_parameters
-from toolkit.judge.design import FOLDER
-from toolkit.judge.journal import JOURNAL
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_quickstart", "03_tradeoffs", "07_your_data")
-# What 07 needs for a person to judge: the cells behind answer in their place.
-JUDGING = {"documents": 300, "queries": 60, "dims": [128], "precisions": ["float32"], "judgements": 10}
+
+
+def own_files(folder):
+    """Three files of one's own: documents about two things each, and queries that ask for both."""
+    folder.mkdir()
+    pairs = list(itertools.combinations(NAMES, 2))[:600]
+    docs = pd.DataFrame([(f"d{i}", f"a page about {a} and {b}") for i, (a, b) in enumerate(pairs)])
+    asked = pd.DataFrame([(f"q{i}", f"what has {b} of {a}?") for i, (a, b) in enumerate(pairs) if i % 4 == 0])
+    judged = pd.DataFrame([(query, f"d{query[1:]}", 1) for query in asked[0]])
+    docs.to_csv(folder / "documents.csv", index=False, header=["id", "text"])
+    asked.to_csv(folder / "queries.csv", index=False, header=["id", "text"])
+    judged.to_csv(folder / "qrels.csv", index=False, header=["query_id", "document_id", "score"])
+    return folder
+
+
+def mine(name, files):
+    """A notebook as a person would change it for their own files."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    with_parameters(notebook, SMALL[name][0] | {"data": f"csv:{files}"})
+    return notebook
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +46,15 @@ def browser():
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
     with jupyterlab(tmp_path_factory.mktemp("lab")) as found:
-        for name in NAMES:
-            notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-            values = JUDGING if name.startswith("07") else SMALL.get(name, ({}, []))[0]
-            if values:
-                with_parameters(notebook, values)
-            if name.startswith("07"):
-                sources = [cell.source for cell in notebook.cells]
-                [end] = [
-                    i
-                    for i, source in enumerate(sources)
-                    if "answer_all(" in source and "import" not in source
-                ]
-                notebook.cells = notebook.cells[: end - 1]
-            nbformat.write(notebook, found.folder / f"{name}.ipynb")
+        files = own_files(found.folder.parent / "files")
+        nbformat.write(mine("03_tradeoffs", files), found.folder / "03_tradeoffs.ipynb")
+        yield found
+
+
+@pytest.fixture
+def notebook(request, lab, browser):
+    """The notebook that a test names."""
+    with lab.open(browser, request.param) as found:
         yield found
 
 
@@ -53,38 +66,15 @@ def reads_in_both_themes(notebook, *elements):
             assert notebook.contrast(element) >= 4.5, (theme, element)
 
 
-def test_quickstart_shows_charts_and_tables(lab, browser):
-    notebook = lab.open(browser, "01_quickstart")
-    notebook.menu("Run", "Run All Cells")
-    notebook.wait_until_run()
-    pictures = notebook.outputs("img")
-    assert pictures.count() >= 3
-    assert all(pictures.evaluate_all("all => all.map(one => one.complete && one.naturalWidth > 300)"))
-    tables = notebook.outputs("table")
-    assert tables.count() >= 3
-    reads_in_both_themes(
-        notebook,
-        tables.first.locator("td").first,
-        tables.last.locator("td").last,
-        notebook.outputs("strong").first,
-    )
-    tables.first.scroll_into_view_if_needed()
-    notebook.theme("Dark")
-    notebook.picture("quickstart-dark")
-    notebook.page.close()
-
-
-def test_the_explorer_follows_a_slider_and_a_click(lab, browser, record_property):
-    notebook = lab.open(browser, "03_tradeoffs")
+@pytest.mark.parametrize("notebook", ["03_tradeoffs"], indirect=True)
+def test_the_explorer_follows_a_slider_and_a_click(notebook, record_property):
     page = notebook.page
     notebook.menu("Run", "Run All Cells")
     notebook.wait_until_run()
     explorer = page.locator(".toolkit-explorer")
-    marks = explorer.locator(".scatterlayer .point")
-    marks.first.wait_for()
+    mark = explorer.locator(".scatterlayer .point").first
+    mark.wait_for()
     assert explorer.locator(".js-plotly-plot").count() == 2
-    advice = explorer.locator("[aria-live] b")
-    line = explorer.locator(".shapelayer path").first
     reads_in_both_themes(
         notebook,
         explorer.locator(".xtick text").first,
@@ -96,33 +86,26 @@ def test_the_explorer_follows_a_slider_and_a_click(lab, browser, record_property
     explorer.scroll_into_view_if_needed()
     notebook.picture("explorer-light")
 
-    def first_slider():
-        return advice.inner_text(), line.get_attribute("d")
-
-    slider = explorer.locator(".noUi-handle").first
-    slider.focus()
-    before, waited = first_slider(), []
-    shown = explorer.locator(".widget-readout").first
-    for _ in range(5):  # a share of 0.95 down to 0.8
-        label = shown.inner_text()
+    call, line = explorer.locator("code").first, explorer.locator(".shapelayer path").first
+    told, height, waited = call.inner_text(), line.get_attribute("d"), []
+    explorer.locator(".noUi-handle").first.focus()
+    for _ in range(5):  # from 95 % down
         began = time.perf_counter()
         page.keyboard.press("ArrowLeft")
         page.wait_for_function(
-            "([label, call]) => document.querySelector('.toolkit-explorer .widget-readout').textContent !== label"
-            " && !document.querySelector('.toolkit-explorer').textContent.includes(call)",
-            arg=[label, f"results.recommend(keep={float(label.split()[0]) / 100:g}"],
+            "told => document.querySelector('.toolkit-explorer code').textContent !== told", arg=told
         )
         waited.append(time.perf_counter() - began)
-    record_property("slider_to_new_advice_ms", [round(1000 * one) for one in waited])
+        told = call.inner_text()
+    record_property("slider_to_advice_ms", [round(1000 * one) for one in waited])
+    assert "keep=0.8)" in told
+    assert "80 % of nDCG@10" in explorer.locator("ul").first.inner_text()
     page.wait_for_function(
-        "([d]) => document.querySelector('.toolkit-explorer .shapelayer path').getAttribute('d') !== d",
-        arg=[before[1]],
+        "d => document.querySelector('.toolkit-explorer .shapelayer path').getAttribute('d') !== d",
+        arg=height,
     )
-    after = first_slider()
-    assert after[0] != before[0]
-    assert sorted(waited)[2] < 1.0
 
-    mark = marks.first
+    mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     hover = explorer.locator(".hoverlayer .hovertext")
@@ -135,44 +118,3 @@ def test_the_explorer_follows_a_slider_and_a_click(lab, browser, record_property
     notebook.theme("Dark")
     explorer.scroll_into_view_if_needed()
     notebook.picture("explorer-dark")
-    page.close()
-
-
-def test_interrupted_run_again_and_judged_by_keyboard(lab, browser):
-    notebook = lab.open(browser, "07_your_data")
-    page = notebook.page
-    notebook.menu("Run", "Run All Cells")
-    running = page.locator(".jp-CodeCell", has=page.get_by_text("out=folder", exact=False)).first
-    running.locator(".jp-OutputArea-output").first.wait_for()
-    page.keyboard.press("Escape")
-    notebook.menu("Kernel", "Interrupt Kernel")
-    notebook.errors.first.wait_for()
-    assert "Run the same again to go on" in notebook.errors.first.inner_text()
-    running.locator(".jp-InputArea-prompt").click()
-    notebook.menu("Run", "Run Selected Cell and All Below")
-    notebook.wait_until_run()
-    assert running.locator("table").count() >= 1
-
-    judge = page.locator(".widget-vbox", has=page.locator("input[placeholder^='click here']")).last
-    field = judge.locator("input[placeholder^='click here']")
-    place = judge.locator(".widget-html").first
-
-    def left():
-        return place.inner_text()
-
-    seen = [left()]
-    field.focus()
-    for key in "203":
-        page.keyboard.press(key)
-        page.wait_for_function(
-            "([node, text]) => node.innerText !== text", arg=[place.element_handle(), seen[-1]]
-        )
-        seen.append(left())
-    [journal] = lab.folder.parent.glob(f"tmp/*/*/{FOLDER}/{JOURNAL}")
-    assert len(journal.read_text().splitlines()) == 3, "every press is on disk"
-    page.keyboard.press("u")
-    page.wait_for_function(
-        "([node, text]) => node.innerText === text", arg=[place.element_handle(), seen[-2]]
-    )
-    notebook.picture("judging-light")
-    page.close()

@@ -157,6 +157,7 @@ def _figure(traces: Sequence[go.Scatter]) -> go.FigureWidget:
     figure.update_layout(
         template="none",
         height=380,
+        width=440,
         margin={"l": 60, "r": 10, "t": 10, "b": 50},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
