@@ -153,7 +153,7 @@ def test_what_cannot_work_is_named_with_its_place_in_the_plan(fields, message):
         ({"rescore": [[{}, {"dim": 0}]]}, "rescore[0][1].dim: "),
         (
             {"indexes": ["two words"]},
-            "indexes[0]: an index is one word, or <backend>:<index> (got 'two words')",
+            "indexes[0]: an index is one word, <backend>:<index> or <backend>@<uri>:<index> (got 'two words')",
         ),
     ],
 )

@@ -390,12 +390,20 @@ def test_an_unfinished_sweep_is_finished_with_the_command_it_names(cache, tmp_pa
         def close(self):
             pass
 
+    from toolkit.embedding.cache import VectorCache
     from toolkit.embedding.static import StaticEmbedder
 
     out = tmp_path / "a folder"
     plan = make_plan(dims=[64], k=10, timing=TIMING, indexes=INDEXES)
     with pytest.raises(ServerError):
-        run_sweep(plan, out=out, embedder=Failing(StaticEmbedder()), data=names_set(), progress=False)
+        run_sweep(
+            plan,
+            out=out,
+            embedder=Failing(StaticEmbedder()),
+            data=names_set(),
+            cache=VectorCache(tmp_path / "empty"),
+            progress=False,
+        )
     with pytest.raises(ResultsError, match="is not finished; finish it with: ") as caught:
         Results.load(out)
     call = f"toolkit.sweep('{out}/raw/plan.toml', resume=True, out='{out}')"

@@ -50,7 +50,7 @@ def test_an_open_embedder_and_a_set_in_memory_are_swept_and_recorded_by_name(col
 def test_an_embedder_opened_by_the_sweep_is_closed_by_it(colors, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(
-        "toolkit.experiment.sweep.open_embedder", lambda spec: opened.append(Watched()) or opened[-1]
+        "toolkit.experiment.sweep.open_embedder", lambda spec, **_: opened.append(Watched()) or opened[-1]
     )
     run_sweep(make_plan(**QUICK), out=tmp_path / "o", data=colors, progress=False)
     pairs = PairSet("pairs", colors.docs, colors.queries)

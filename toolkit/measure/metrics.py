@@ -208,6 +208,14 @@ COSTS = {
             higher=True,
         ),
         _cost("build_s", "index build time", "build", "s", "Time to train the index and add all vectors."),
+        _cost(
+            "insert_rows_per_s",
+            "insert rate",
+            "rows/s inserted",
+            "1/s",
+            "Vectors that are added per second while the index is built.",
+            higher=True,
+        ),
         _cost("index_bytes", "index size", "index bytes", "bytes", "Size of the serialized index."),
         _cost(
             "bytes_per_vector",

@@ -42,7 +42,7 @@ def swept(
     embedder: Any,  # noqa: ANN401 - see toolkit.sweep
     data: Any,  # noqa: ANN401
     unlabelled: Any,  # noqa: ANN401
-    devices: Sequence[str | int] | None,
+    devices: Sequence[str | int] | None = None,
     fields: Mapping[str, Any],
     resume: bool,
     overwrite: bool,
