@@ -34,6 +34,7 @@ from toolkit.measure.noninferiority import (
     retained_at_least,
     verdict_of,
 )
+from toolkit.measure.statistics import cluster_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,7 +269,7 @@ class _Rankings:
         other = (labels.loc[list(keys)] != labels[reference]).to_numpy()
         most_lost[:, other] = 1.0
         clusters = table.drop_duplicates("query_id").set_index("query_id")["cluster"].loc[wide.index]
-        return cls(wide.index, most_lost, _numbers(clusters.to_numpy()))
+        return cls(wide.index, most_lost, cluster_numbers(clusters.to_numpy()))
 
     def places(self, query_ids: pd.Index) -> np.ndarray:
         """Where some queries stand; raises ResultsError for one that is not there."""
@@ -287,17 +288,7 @@ def clusters_of(results: Results, query_ids: Sequence[object]) -> np.ndarray | N
     if table is None:
         return None
     named = table.drop_duplicates("query_id").set_index("query_id")["cluster"]
-    return _numbers(named.reindex([str(one) for one in query_ids]).fillna("").to_numpy(dtype=object))
-
-
-def _numbers(clusters: np.ndarray) -> np.ndarray | None:
-    """Clusters as numbers; a query of none is one of its own. None if all are."""
-    if not (clusters != "").any():
-        return None
-    _, numbers = np.unique(clusters.astype(str), return_inverse=True)
-    alone = np.flatnonzero(clusters == "")
-    numbers[alone] = numbers.max() + 1 + np.arange(len(alone))
-    return numbers
+    return cluster_numbers(named.reindex([str(one) for one in query_ids]).fillna("").to_numpy(dtype=object))
 
 
 def _with_draws(queries: Queries, one: Round, rankings: _Rankings) -> Queries:

@@ -25,20 +25,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from toolkit.embedding.jobs import Begun, BlockJob, Caught, Job, Started
 from toolkit.embedding.queue import PLACES, JobQueue
+from toolkit.embedding.runs import Pace, Run, UnderWay
 from toolkit.errors import VectorError
 
 # Starts work on texts piece by piece; may be left early.
 Begin = Callable[[Sequence[str]], Iterator[Started]]
 
 _LINGER_S = 10.0  # the thread stays so long without work: starting one costs as much as a short request
-_FIRST = np.zeros(1, dtype=np.int64)
-_SPARE_S = 0.0005  # a run is formed so much before it must be
 
 
 class OwnerQueue(JobQueue):
@@ -71,10 +69,10 @@ class OwnerQueue(JobQueue):
         self._depth = 0  # a future's callback may call the engine from within its work
         self._waiting: deque[Job] = deque()
         # These three only the owner touches.
-        self._runs: list[_Run] = []  # the one whose turn is next comes first
+        self._runs: list[Run] = []  # the one whose turn is next comes first
         self._newest_had_turn = False
-        self._started: deque[_UnderWay] = deque()
-        self._pace = _Pace()
+        self._started: deque[UnderWay] = deque()
+        self._pace = Pace()
         self._enough = threading.Condition(self._lock)  # as much waits as the device is busy with
         self._missing = math.inf  # characters until then
 
@@ -242,7 +240,7 @@ class OwnerQueue(JobQueue):
                 self._enough.wait(left_s)
             self._missing = math.inf
 
-    def _next_run(self) -> _Run | None:
+    def _next_run(self) -> Run | None:
         self._drop_abandoned()
         run = next((run for run in self._runs if run.wants_more), None)
         if run is None or not self._newest_had_turn:
@@ -258,7 +256,7 @@ class OwnerQueue(JobQueue):
             self._runs.append(run)
         return run
 
-    def _form_run(self) -> _Run | None:
+    def _form_run(self) -> Run | None:
         """Of the job that has waited longest, and if it is small, of others too: they share packs."""
         room = self._shared_characters()()
         with self._lock:
@@ -272,7 +270,7 @@ class OwnerQueue(JobQueue):
                         size += job.size
             if not jobs:
                 return None
-            run = _Run(jobs)
+            run = Run(jobs)
             self._runs.append(run)
             begun = Begun(time.perf_counter(), len(jobs), len(run.texts))
             for job in jobs:
@@ -280,7 +278,7 @@ class OwnerQueue(JobQueue):
             self._waiting = deque(job for job in waiting if job not in jobs and not job.over)
             return run
 
-    def _start(self, run: _Run) -> None:
+    def _start(self, run: Run) -> None:
         with Caught() as caught:
             if run.pieces is None:
                 run.pieces = self._begin()(run.texts)
@@ -288,16 +286,14 @@ class OwnerQueue(JobQueue):
         if caught.error is not None:
             run.fail(caught.error)
         elif started is not None:
-            self._started.append(
-                _UnderWay(run, started, time.perf_counter(), is_whole=not run.pieces_started)
-            )
+            self._started.append(UnderWay(run, started, time.perf_counter(), is_whole=not run.pieces_started))
             run.under_way += 1
             run.pieces_started += 1
             return
         run.exhausted = True
         self._end_of(run)
 
-    def _settle(self, under_way: _UnderWay) -> None:
+    def _settle(self, under_way: UnderWay) -> None:
         run = under_way.run
         run.under_way -= 1
         with Caught() as caught:
@@ -313,7 +309,7 @@ class OwnerQueue(JobQueue):
         for job in complete:
             self._end(job, None)
 
-    def _end_of(self, run: _Run) -> None:
+    def _end_of(self, run: Run) -> None:
         if not run.exhausted or run.under_way or run not in self._runs:
             return
         self._runs.remove(run)
@@ -346,126 +342,3 @@ class OwnerQueue(JobQueue):
         self._waiting = deque(self._live)
         for job in [job for job in self._waiting if job.pieces is not None]:
             self._end(job, VectorError("the work on these packs was interrupted; start it again"))
-
-
-@dataclass(frozen=True, eq=False)
-class _UnderWay:
-    """A piece that was started at `at_s`; the device may be busy with the one before.
-
-    is_whole : whether it is its run's first, and as a rule only, one.
-    """
-
-    run: _Run
-    started: Started
-    at_s: float
-    is_whole: bool
-
-
-class _Pace:
-    """How long a device takes for runs of a size, and its owner to start one; learnt as they come."""
-
-    def __init__(self) -> None:
-        self._took_s: dict[int, float] = {}
-        self._starting_s = 0.0
-        self._last_done_s = 0.0
-
-    def was_started(self, took_s: float) -> None:
-        """Forming and starting a run took so long."""
-        self._starting_s = max(took_s, self._starting_s + 0.1 * (took_s - self._starting_s))
-
-    def was_done(self, piece: _UnderWay) -> None:
-        """The device has done a piece just now."""
-        now_s = time.perf_counter()
-        if piece.is_whole and math.isfinite(piece.run.size):
-            took_s, known = now_s - self._begun_s(piece), _size_class(piece.run.size)
-            before_s = self._took_s.get(known, took_s)
-            # What took longer may have waited for something else than the device.
-            self._took_s[known] = min(took_s, before_s + 0.1 * (took_s - before_s))
-        self._last_done_s = now_s
-
-    def next_start_s(self, piece: _UnderWay) -> float:
-        """When the next run must be formed so that the device does not wait; now, where that is not known."""
-        took_s = self._took_s.get(_size_class(piece.run.size)) if piece.is_whole else None
-        if took_s is None:
-            return 0.0
-        return self._begun_s(piece) + took_s - self._starting_s - _SPARE_S
-
-    def _begun_s(self, piece: _UnderWay) -> float:
-        return max(piece.at_s, self._last_done_s)
-
-
-def _size_class(characters: float) -> int:
-    """Sizes that are about as much work: steps of 9 %."""
-    return -1 if math.isinf(characters) else round(8 * math.log2(characters + 1))
-
-
-class _Run:
-    """Jobs whose texts the engine works on together.
-
-    under_way : pieces started and not yet waited for.
-    exhausted : whether there is nothing more to start.
-    """
-
-    def __init__(self, jobs: list[Job]) -> None:
-        self.jobs = jobs
-        self.pieces: Iterator[Started] | None = jobs[0].pieces
-        self.under_way = 0
-        self.pieces_started = 0
-        self.size = sum(job.size for job in jobs)
-        self.exhausted = False
-        self.error: Exception | None = None
-        # Where each job's texts end, and what they are; None where they are one job's from first to last.
-        self._positions: list[np.ndarray] | None = None
-        self._ends: np.ndarray | None = None
-        self.texts = jobs[0].texts
-        # Requests of one text each are what a busy server has most of.
-        self._are_single = all(len(job.texts) == 1 for job in jobs)
-        if self._are_single:
-            self.texts = [job.texts[0] for job in jobs]
-        elif len(jobs) > 1 or len(jobs[0].remaining) < len(jobs[0].texts):
-            self._positions = [job.remaining for job in jobs]
-            self._ends = np.cumsum([len(positions) for positions in self._positions])
-            self.texts = [
-                job.texts[i]
-                for job, chosen in zip(jobs, self._positions, strict=True)
-                for i in chosen.tolist()
-            ]
-
-    @property
-    def is_short(self) -> bool:
-        """Whether it is hardly more than a piece."""
-        return len(self.jobs) > 1 or len(self.texts) == 1
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether another piece should be started. Shared runs are short and never wait for a reader."""
-        return not self.exhausted and (len(self.jobs) > 1 or self.jobs[0].wants_more)
-
-    def deliver(self, places: np.ndarray, rows: np.ndarray) -> None:
-        """Hand rows to the jobs they belong to."""
-        if self._are_single:
-            for i, place in enumerate(places.tolist()):
-                if not self.jobs[place].over:
-                    self.jobs[place].deliver(_FIRST, rows[i : i + 1])
-            return
-        if self._positions is None:
-            self.jobs[0].deliver(places, rows)
-            return
-        owners = np.searchsorted(self._ends, places, side="right")
-        for number in np.unique(owners).tolist():
-            job, mine = self.jobs[number], owners == number
-            if not job.over:
-                first = self._ends[number] - len(self._positions[number])
-                job.deliver(self._positions[number][places[mine] - first], rows[mine])
-
-    def fail(self, error: Exception) -> None:
-        """Start nothing more; what is under way is still waited for, and kept."""
-        self.error = self.error or error
-        self.leave()
-
-    def leave(self) -> None:
-        """Start nothing more."""
-        self.exhausted = True
-        pieces, self.pieces = self.pieces, None
-        if hasattr(pieces, "close"):
-            pieces.close()

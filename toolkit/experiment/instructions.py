@@ -21,7 +21,7 @@ from toolkit.embedding.protocol import Embedder
 from toolkit.errors import InstructionWarning, PlanError
 from toolkit.experiment.pools import pooled_quality
 from toolkit.measure.metrics import metric_named
-from toolkit.measure.statistics import holm, paired_difference
+from toolkit.measure.statistics import cluster_numbers, holm, paired_difference
 from toolkit.space import Role
 from toolkit.vectors import Vectors
 
@@ -175,7 +175,7 @@ def measure_instructions(
         metric,
         ids,
         values,
-        _clusters(data, ids),
+        cluster_numbers(np.array([data.clusters.get(one) or "" for one in ids], dtype=object)),
         space.prompts.instructed is not None,
     )
 
@@ -223,10 +223,3 @@ def _places(
             raise PlanError(f"pools have {what} for query {one!r}")
         found[one] = [row[doc] for doc in pools[one]]
     return found
-
-
-def _clusters(data: RetrievalSet, ids: Sequence[str]) -> np.ndarray | None:
-    if not any(data.clusters.get(one) for one in ids):
-        return None
-    names = [f"c:{data.clusters[one]}" if data.clusters.get(one) else f"q:{one}" for one in ids]
-    return np.unique(names, return_inverse=True)[1]

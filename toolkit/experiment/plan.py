@@ -264,14 +264,19 @@ def make_plan(**fields: Any) -> SweepPlan:  # noqa: ANN401 - each field has its 
         raise PlanError(_one_line(error, SweepPlan, fields)) from None
 
 
-def read_plan(path: str | Path) -> SweepPlan:
-    """Read a plan from a TOML file; raises PlanError naming the file and the key."""
+def read_fields(path: str | Path) -> dict[str, Any]:
+    """What stands in a plan's file, unchecked; raises PlanError if it is no TOML."""
     try:
-        fields = parse_toml(Path(path).read_text(encoding="utf-8"))
+        return parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"plan {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise PlanError(f"plan {path} is not valid TOML: {error}") from None
+
+
+def read_plan(path: str | Path) -> SweepPlan:
+    """Read a plan from a TOML file; raises PlanError naming the file and the key."""
+    fields = read_fields(path)
     if "embedders" in fields or isinstance(fields.get("data"), list):
         raise PlanError(f"plan {path} names several embedders or data sets; toolkit.sweep_several takes it")
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from toolkit.errors import PlanError, ResultsError
 from toolkit.experiment.folder import MANIFEST, MEASUREMENTS, SEVERAL
-from toolkit.experiment.plan import OBJECT_SPEC, SweepPlan, check_key, make_plan
+from toolkit.experiment.plan import OBJECT_SPEC, SweepPlan, check_key, make_plan, read_fields
 from toolkit.files import parse_json, parse_toml, safe_name, write_json
 
 # What belongs to the queries of one data set.
@@ -139,12 +139,7 @@ def folders_beneath(out: Path) -> list[Path]:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    try:
-        fields = parse_toml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise PlanError(f"plan {path} is not valid TOML: {error}") from None
+    fields = read_fields(path)
     if not isinstance(fields.get("embedders", []), list):
         raise PlanError(f"plan {path}: embedders must be a list; a single one is called embedder")
     for one in fields.get("embedders", [fields.get("embedder")]):

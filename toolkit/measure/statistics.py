@@ -260,3 +260,13 @@ def _column(values: np.ndarray) -> np.ndarray:
             f"values of shape {values.shape} must be (queries,); for several settings: the plural function"
         )
     return values[:, None]
+
+
+def cluster_numbers(clusters: np.ndarray) -> np.ndarray | None:
+    """Clusters as numbers; a query of none is one of its own. None if all are."""
+    if not (clusters != "").any():
+        return None
+    _, numbers = np.unique(clusters.astype(str), return_inverse=True)
+    alone = np.flatnonzero(clusters == "")
+    numbers[alone] = numbers.max() + 1 + np.arange(len(alone))
+    return numbers

@@ -38,9 +38,17 @@ def serve(
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve until interrupted or terminated; raises what the model failed to load with."""
-    # The engine's thread must not wait long for the interpreter while answers are written.
+    # The process is the server's alone. Its engine's thread must not wait long for the interpreter while answers are
+    # written; a full collection over all that loading a model leaves takes as long as many requests, and frees nothing.
     sys.setswitchinterval(_SWITCH_S)
-    running = RunningServer(open_engine, settings, announce=announce)
+
+    def open_frozen() -> Embedder:
+        engine = open_engine()
+        gc.collect()
+        gc.freeze()
+        return engine
+
+    running = RunningServer(open_frozen, settings, announce=announce)
     if settings.is_open:
         announce(
             "warning: whoever reaches this address can use the server; give it keys, or put a proxy with keys before it"
@@ -197,9 +205,6 @@ def _open_warm(open_engine: Callable[[], Embedder]) -> Embedder:
     engine = open_engine()
     if isinstance(engine, Engine):
         engine.warm_up()
-    # A full collection over all that loading a model leaves takes as long as many requests, and frees nothing of it.
-    gc.collect()
-    gc.freeze()
     return engine
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from toolkit.search.backend import Index, IndexSpec
 from toolkit.search.cut_rows import CutRows
 from toolkit.search.empty_last import CorpusBuilder
-from toolkit.search.faiss.curve import bytes_compared, compared, curve_of
+from toolkit.search.faiss.curve import Curve, bytes_compared
 from toolkit.search.faiss.factory import (
     BUILD_ARGUMENTS,
     SEARCH_ARGUMENTS,
@@ -46,7 +46,7 @@ def build_index(
     return CorpusBuilder(FaissBackend(), vectors, dim, seed=seed).build(spec)
 
 
-class FaissBackend:
+class FaissBackend(Curve):
     """Every index that FAISS's factory makes; see `factory.factory_string` for names and precisions."""
 
     name = "faiss"
@@ -60,17 +60,6 @@ class FaissBackend:
         """Raise PlanError for an argument that is unknown, or that this index would ignore."""
         factory = factory_string(spec.index, spec.precision, spec.dim)
         check_arguments(factory, search_args, known=SEARCH_ARGUMENTS)
-
-    def searches(self, spec: IndexSpec) -> Sequence[Mapping[str, int]]:
-        """From fast to accurate."""
-        return curve_of(spec.index)
-
-    def compared(
-        self, spec: IndexSpec, search_args: Mapping[str, int], *, documents: int, k: int
-    ) -> tuple[float, float]:
-        """(vectors a search compares, bytes of each)."""
-        count = compared(spec.index, search_args, documents=documents, k=k)
-        return count, bytes_compared(spec.index, spec.precision, spec.dim)
 
     def scaled(
         self, spec: IndexSpec, search_args: Mapping[str, int], *, measured: int, documents: int

@@ -6,10 +6,11 @@ Knows factory strings only; FAISS need not be installed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from toolkit.search.backend import IndexSpec
 from toolkit.search.faiss.factory import PQ_NUMBERS_PER_BYTE
 
 _WIDTHS = (16, 32, 64, 128)
@@ -71,3 +72,18 @@ def lists_of(index: str) -> int:
 
 def _visited(documents: int, width: int) -> float:
     return float(min(documents, width * np.log(max(documents, 2))))
+
+
+class Curve:
+    """What backends that build FAISS's kinds of index have in common: how far to search, and what a search compares."""
+
+    def searches(self, spec: IndexSpec) -> Sequence[Mapping[str, int]]:
+        """From fast to accurate."""
+        return curve_of(spec.index)
+
+    def compared(
+        self, spec: IndexSpec, search_args: Mapping[str, int], *, documents: int, k: int
+    ) -> tuple[float, float]:
+        """(vectors a search compares, bytes of each)."""
+        count = compared(spec.index, search_args, documents=documents, k=k)
+        return count, bytes_compared(spec.index, spec.precision, spec.dim)

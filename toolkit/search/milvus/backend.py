@@ -6,7 +6,7 @@ both give the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from toolkit.search import threads as search_threads
 from toolkit.search.backend import IndexSpec
 from toolkit.search.cut_rows import CutRows
 from toolkit.search.database.factory import Family, check_arguments, family_of, one_of
-from toolkit.search.faiss.curve import bytes_compared, compared, curve_of
+from toolkit.search.faiss.curve import Curve
 from toolkit.search.milvus.client import check_uri
 from toolkit.search.milvus.collection import Collection, build_collection, open_collection, remove_collection
 
@@ -34,7 +34,7 @@ _MOST_LISTS = 65_536
 _MOST_DIMS = 32_768
 
 
-class MilvusBackend:
+class MilvusBackend(Curve):
     """Collections of Milvus.
 
     uri : ``http://host:19530`` of a server, ``<file>.db`` of Milvus Lite; empty for Milvus Lite in the results folder.
@@ -71,17 +71,6 @@ class MilvusBackend:
     def check_search(self, spec: IndexSpec, search_args: Mapping[str, int]) -> None:
         """Raise PlanError for search arguments that the index does not have."""
         check_arguments(spec, _kind(spec)[0], search_args, search=True)
-
-    def searches(self, spec: IndexSpec) -> Sequence[Mapping[str, int]]:
-        """From fast to accurate, as for FAISS."""
-        return curve_of(spec.index)
-
-    def compared(
-        self, spec: IndexSpec, search_args: Mapping[str, int], *, documents: int, k: int
-    ) -> tuple[float, float]:
-        """(vectors a search compares, bytes of each), as for FAISS."""
-        count = compared(spec.index, search_args, documents=documents, k=k)
-        return count, bytes_compared(spec.index, spec.precision, spec.dim)
 
     def builder(self, rows: CutRows, *, seed: int) -> MilvusBuilder:  # noqa: ARG002 - Milvus takes none
         """A builder of collections; each holds its own copy of the rows."""

@@ -5,7 +5,7 @@ Knows which of the plan's indexes pgvector has, and its limits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from toolkit.search import threads as search_threads
 from toolkit.search.backend import IndexSpec
 from toolkit.search.cut_rows import CutRows
 from toolkit.search.database.factory import Family, check_arguments, family_of, one_of
-from toolkit.search.faiss.curve import bytes_compared, compared, curve_of
+from toolkit.search.faiss.curve import Curve
 from toolkit.search.pgvector.connection import check_uri
 from toolkit.search.pgvector.table import Table, build_table, open_table, remove_table
 
@@ -28,7 +28,7 @@ _MOST_WIDTH = 1_000
 _MOST_LISTS = 32_768
 
 
-class PgvectorBackend:
+class PgvectorBackend(Curve):
     """Tables of PostgreSQL with a pgvector index, or none for ``Flat``.
 
     uri : ``postgresql://host:5432/database?user=name``, without a password.
@@ -79,17 +79,6 @@ class PgvectorBackend:
         width = search_args.get("efSearch", 1)
         if width > _MOST_WIDTH:
             raise PlanError(f"efSearch={width} is outside pgvector's range; choose 1..{_MOST_WIDTH}")
-
-    def searches(self, spec: IndexSpec) -> Sequence[Mapping[str, int]]:
-        """From fast to accurate, as for FAISS."""
-        return curve_of(spec.index)
-
-    def compared(
-        self, spec: IndexSpec, search_args: Mapping[str, int], *, documents: int, k: int
-    ) -> tuple[float, float]:
-        """(vectors a search compares, bytes of each), as for FAISS."""
-        count = compared(spec.index, search_args, documents=documents, k=k)
-        return count, bytes_compared(spec.index, spec.precision, spec.dim)
 
     def builder(self, rows: CutRows, *, seed: int) -> PgvectorBuilder:  # noqa: ARG002 - pgvector takes none
         """A builder of tables; each holds its own copy of the rows."""
