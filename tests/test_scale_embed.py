@@ -93,6 +93,23 @@ def test_shards_are_what_a_sweep_would_have_kept(tmp_path, engine):
     assert (again.texts, again.encoded) == (200, 0)
 
 
+def test_a_shard_cut_short_behind_the_index_of_keys_is_made_again(tmp_path, engine):
+    corpus, out = written(tmp_path, "jsonl"), tmp_path / "out"
+    texts = [f"text {i}" for i in range(5_000)]  # enough for an index of keys on disk
+    corpus.write_text("".join(json.dumps({"_id": text, "text": text}) + "\n" for text in texts))
+    embed_corpus(engine, corpus, out, progress=False)
+    [shard] = out.glob("*/*.safetensors")
+    VectorCache(out).for_space(engine.space)
+    assert (shard.parent / "keys.index").is_file()
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.warns(CacheWarning, match="damaged"):
+        done = embed_corpus(engine, corpus, out, progress=False)
+    assert done.encoded == len(texts)
+    rows = np.zeros((len(texts), 256), np.float32)
+    there = VectorCache(out).for_space(engine.space)
+    assert there.read(text_keys(texts), rows, np.arange(len(texts))) == []
+
+
 def test_what_an_engine_made_before_it_failed_is_kept(tmp_path, engine):
     class Breaks:
         space = engine.space

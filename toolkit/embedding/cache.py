@@ -103,6 +103,15 @@ class SpaceCache:
         """Positions in `keys` that no shard names; reads no vector."""
         return np.flatnonzero(self._index.find(keys)[0] < 0).tolist() if keys else []
 
+    def verify(self) -> None:
+        """Read every shard whole, and remove those that are damaged (CacheWarning), so that `missing` tells all.
+
+        The index of keys does not look into the shards it names; who finishes a folder for others must.
+        """
+        for shard in self._index.paths():
+            if self._open(shard, "keys") is None or self._open(shard, "rows") is None:
+                self._index.drop(shard)
+
     def read(self, keys: Sequence[bytes], out: np.ndarray, rows: Sequence[int] | np.ndarray) -> list[int]:
         """Copy the vectors of known `keys` into ``out[rows]``.
 

@@ -122,6 +122,10 @@ class KeyIndex:
         """A shard's file."""
         return self._folder / self._shards[shard]
 
+    def paths(self) -> list[Path]:
+        """The files of all shards that are there."""
+        return [self._folder / name for number, name in enumerate(self._shards) if number not in self._gone]
+
     def add(self, shard: Path, keys: np.ndarray) -> None:
         """Take up a new shard's (n, 16) uint8 keys."""
         number = len(self._shards)

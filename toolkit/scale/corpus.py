@@ -49,7 +49,8 @@ def embed_corpus(
     instruction: str | Instruction | None = None,
     progress: bool = True,
 ) -> Embedded:
-    """Embed every text of a corpus into shards under `out`; what is there already is not encoded again.
+    """Embed every text of a corpus into shards under `out`; what is there already, and whole, is not encoded
+    again.
 
     corpus : what `data.corpus_parts` reads. Memory stays that of one window of texts and one shard.
 
@@ -58,6 +59,7 @@ def embed_corpus(
     check_role(role, instruction)
     parts, folder = corpus_parts(corpus), Path(out)
     filler = Filler(embedder, VectorCache(folder), role=role, instruction=instruction)
+    filler.shards.verify()
     label = f"embed {embedder.space.model}"
     with progress_bar(total=None, label=label, unit="text", show=progress) as bar:
         done = filler.fill(chain.from_iterable(map(part_texts, parts)), progress=bar.update)

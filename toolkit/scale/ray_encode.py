@@ -143,6 +143,7 @@ def _run(
     import ray.data
 
     space = _space_of(encoder.config, on)
+    VectorCache(encoder.folder).for_space(space, required=True).verify()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = _PART_BYTES
