@@ -1,6 +1,7 @@
 """The packed engine against transformers one text at a time; packing; running out of memory."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -327,3 +328,13 @@ def test_a_recorded_pass_gives_what_the_first_one_gave(wide_heads_folder):
         assert found.keys() == expected.keys()
         for place, rows in expected.items():
             np.testing.assert_array_equal(found[place], rows)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_one_thread_may_record_a_pass_that_another_ran_first(wide_heads_folder):
+    embedder = load(wide_heads_folder, "cuda", dtype="bfloat16", batch_tokens=8_192)
+    text = " ".join(WORDS[i % 60] for i in range(300))
+    first = embedder.encode([text] * 3)
+    with ThreadPoolExecutor(1) as other:
+        for _ in range(3):
+            np.testing.assert_array_equal(other.submit(embedder.encode, [text] * 3).result(), first)

@@ -154,6 +154,10 @@ class Runner:
         self._decoder.reserve(tokens)
 
     def _record(self, plan: _Plan) -> _Graph:
+        # A thread's first product makes cuBLAS ask for memory, which a recording does not survive: the pass of this
+        # size that compiled may have been another thread's.
+        integers = torch.zeros(plan.count, dtype=torch.int32, device=self._device)
+        self._decoder(plan.batch(integers))
         # Recording waits for the whole device, which fails while another thread records there.
         with _one_recording:
             return _Graph(self._decoder, plan, self._recording, beside=self._graphs.any())

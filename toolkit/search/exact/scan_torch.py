@@ -6,7 +6,8 @@ Knows nothing of what a prefix means; `search.py` checks arguments and applies t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -44,26 +45,68 @@ def scan(
             block = _to_device(corpus[start : start + block_rows], target)
             inverses, near_zero = _inverse_norms(block, dims, start)
             rows = torch.arange(start, start + len(block), device=target)
-            for chunk, bests in zip(chunks, best, strict=True):
-                some = asked[chunk]
-                products = torch.zeros(len(some), len(block), device=target)
-                previous = 0
-                for i, dim in enumerate(dims):
-                    products.addmm_(some[:, previous:dim], block[:, previous:dim].T)
-                    scores = products * inverses[i]
-                    if near_zero[i].numel():
-                        lifted = block[near_zero[i], :dim].cpu().numpy()
-                        apart = near_zero_scores(some[:, :dim].cpu().numpy(), lifted)
-                        scores[:, near_zero[i]] = torch.from_numpy(apart).to(target)
-                    bests[i] = _keep_best(bests[i], scores, rows, k)
-                    previous = dim
+            for i, (chunk, bests) in enumerate(zip(chunks, best, strict=True)):
+                part = _Part(asked[chunk], block, rows, dims, inverses, near_zero)
+                found, tied = part.best(bests, k, sift=[True] * len(dims))
+                # One question to the device for all dimensions: the host waits for the answer.
+                ties = torch.stack(tied).tolist()
+                if any(ties):
+                    found, _ = part.best(bests, k, sift=[not tie for tie in ties])
+                best[i] = found
             if progress is not None:
                 progress(len(block))
-    found = {}
+    results = {}
     for i, dim in enumerate(dims):
         keys = torch.cat([bests[i] for bests in best])
-        found[dim] = ((_ROW_BITS - (keys & _ROW_BITS)).cpu().numpy(), _scores_of(keys).cpu().numpy())
-    return found
+        results[dim] = ((_ROW_BITS - (keys & _ROW_BITS)).cpu().numpy(), _scores_of(keys).cpu().numpy())
+    return results
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some queries and a block of the corpus.
+
+    rows : their numbers in the corpus. inverses : of the rows' norms at each of `dims`.
+    near_zero : columns whose prefix is too short for products of float32, at each dimension.
+    """
+
+    queries: torch.Tensor
+    block: torch.Tensor
+    rows: torch.Tensor
+    dims: list[int]
+    inverses: list[torch.Tensor]
+    near_zero: list[torch.Tensor]
+
+    def best(
+        self, before: Sequence[torch.Tensor | None], k: int, *, sift: Sequence[bool]
+    ) -> tuple[list[torch.Tensor | None], list[torch.Tensor]]:
+        """The best keys of before and of this block at each dimension, and whether sifting them was in vain.
+
+        sift : where keys are made of the promising columns only, which a tie can make wrong.
+        """
+        products = torch.zeros(len(self.queries), len(self.block), device=self.block.device)
+        found: list[torch.Tensor | None] = []
+        tied = []
+        previous = 0
+        for i, dim in enumerate(self.dims):
+            products.addmm_(self.queries[:, previous:dim], self.block[:, previous:dim].T)
+            scores, rows = self._scores(products, i), self.rows
+            tie = torch.zeros((), dtype=torch.bool, device=self.block.device)
+            if sift[i]:
+                scores, rows, tie = _promising(scores, rows, k)
+            found.append(_keep_best(before[i], scores, rows, k))
+            tied.append(tie)
+            previous = dim
+        return found, tied
+
+    def _scores(self, products: torch.Tensor, i: int) -> torch.Tensor:
+        scores = products * self.inverses[i]
+        if self.near_zero[i].numel():
+            dim = self.dims[i]
+            lifted = self.block[self.near_zero[i], :dim].cpu().numpy()
+            apart = near_zero_scores(self.queries[:, :dim].cpu().numpy(), lifted)
+            scores[:, self.near_zero[i]] = torch.from_numpy(apart).to(scores.device)
+        return scores
 
 
 def _device(name: str) -> torch.device:
@@ -143,7 +186,6 @@ def _inverse_norms(
 
 def _keep_best(best: torch.Tensor | None, scores: torch.Tensor, rows: torch.Tensor, k: int) -> torch.Tensor:
     """Best keys so far, sorted. A key is a score above and the complement of its row below."""
-    scores, rows = _promising(scores, rows, k)
     bits = (scores + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0: the two zeros must tie
     ascending = bits ^ ((bits >> 31) & 0x7FFF_FFFF)
     keys = (ascending.to(torch.int64) << 32) | (_ROW_BITS - rows)
@@ -152,24 +194,25 @@ def _keep_best(best: torch.Tensor | None, scores: torch.Tensor, rows: torch.Tens
     return keys.topk(min(k, keys.shape[1]), dim=1).values
 
 
-def _promising(scores: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The columns among which the k best of each row must be; sorting keys of all of them is slow.
+def _promising(
+    scores: torch.Tensor, rows: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The columns among which the k best of each row are, because sorting keys of all of them is slow.
 
     Of equal groups of columns, the k whose best score is highest hold the k best scores, unless the
-    next group ties with them: then everything is kept, because ties go by row number.
+    next group ties with them: ties go by row number. Whether that is so comes last, still on the device.
     """
     groups = scores.shape[1] // _GROUP
     if groups < _LEAST_GROUPS_OF_K * k:
-        return scores, rows
+        return scores, rows, torch.zeros((), dtype=torch.bool, device=scores.device)
     even = groups * _GROUP
     heads = scores[:, :even].unflatten(1, (groups, _GROUP)).amax(dim=2).topk(k + 1, dim=1)
-    if bool((heads.values[:, k - 1] == heads.values[:, k]).any()):
-        return scores, rows
+    tie = (heads.values[:, k - 1] == heads.values[:, k]).any()
     within = torch.arange(_GROUP, device=scores.device)
     columns = (heads.indices[:, :k, None] * _GROUP + within).flatten(1)
     odd = torch.arange(even, scores.shape[1], device=scores.device).expand(len(scores), -1)
     columns = torch.cat([columns, odd], dim=1)
-    return scores.gather(1, columns), rows[columns]
+    return scores.gather(1, columns), rows[columns], tie
 
 
 def _scores_of(keys: torch.Tensor) -> torch.Tensor:

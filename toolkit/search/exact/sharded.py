@@ -55,5 +55,6 @@ def sharded_search(
 def _merged(found: Sequence[Neighbours], starts: np.ndarray, k: int) -> Neighbours:
     rows = np.concatenate([one.rows + start for one, start in zip(found, starts, strict=True)], axis=1)
     scores = np.concatenate([one.scores for one in found], axis=1)
-    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    # Each shard's part is in order, so a stable sort has runs to merge, and equal scores stay in the order of rows.
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return Neighbours(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
