@@ -31,7 +31,8 @@ def test_few_columns_are_looked_at_unless_scores_tie():
     scores = scores.float()
     rows = torch.arange(1_290)
     kept, kept_rows, tie = _promising(scores, rows, 5)
-    assert kept.shape == kept_rows.shape == (3, 5 * 32 + 1_290 % 32) and not tie
+    assert kept.shape == kept_rows.shape == (3, 5 * 32 + 1_290 % 32)
+    assert not tie
     tied = torch.zeros(3, 1_290)
     assert _promising(tied, rows, 5)[2]
     best = _keep_best(None, tied, rows, 5)
