@@ -6,6 +6,7 @@ Knows no measure. A server that does not come up is told with the end of what it
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -86,16 +87,24 @@ def peer(script: str, **environment: str) -> Server:
     return Server("", ("bash", script), environment=environment)
 
 
+def free_port() -> int:
+    """One that nobody listens on; SGLang listens on that number plus 10,000 as well, so it is not too high."""
+    while True:
+        port = random.randint(20_000, 40_000)  # noqa: S311 - no secret
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+
+
 @contextmanager
 def running(server: Server, *, ready_s: float = 180.0) -> Iterator[str]:
     """Start it on a free port, and wait until it lists its models; yields its base URL and ends it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
+    packages = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     url = f"http://127.0.0.1:{port}{server.path}"
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(ROOT) if server.command[0] == sys.executable else "",
+        "PYTHONPATH": packages if server.command[0] == sys.executable else "",
         "DO_NOT_TRACK": "1",
         "PORT": str(port),
         **server.environment,

@@ -16,7 +16,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from _record import record
+from _servers import free_port
 
 from toolkit.conformance.load import Load, LoadResult, run_load
 
@@ -152,9 +152,7 @@ def texts_of(workload: str) -> list[str]:
 @contextmanager
 def server(command: list[str], options: argparse.Namespace, *, own: bool = False) -> Iterator[str]:
     """A server in a process group of its own, from when it answers until its end; yields its /v1 address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     if own:
         command = [*command, "--serve", str(port)]
         if options.profile:
