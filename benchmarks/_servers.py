@@ -90,7 +90,7 @@ def peer(script: str, **environment: str) -> Server:
 def free_port() -> int:
     """One that nobody listens on; SGLang listens on that number plus 10,000 as well, so it is not too high."""
     while True:
-        port = random.randint(20_000, 40_000)  # noqa: S311 - no secret
+        port = random.randint(20_000, 40_000)
         with socket.socket() as tried, suppress(OSError):
             tried.bind(("127.0.0.1", port))
             return port
