@@ -2,12 +2,13 @@
 
 The model has the 4B shape and random weights, written once as a checkpoint, so that every side opens it as it would
 any other. Scaling is the rate of all GPUs over GPUs times the rate of one; 1 is linear. `serve_scaling` is the rate of
-one server over all engines over that of a server over one, so 2 is linear on two.
+one server over all engines over that of a server over one, so 2 is linear on two. `ray_scaling` is the rate at which
+Ray's workers write shards, once each has written one, over that of one engine alone.
 
-    python benchmarks/several_gpus.py --tokenizer FOLDER [--gpus N] [--parts encode search serve] [--save]
+    python benchmarks/several_gpus.py --tokenizer FOLDER [--gpus N] [--parts encode ray search serve] [--save]
 
 Needs beside torch, transformers, triton and numpy: pydantic, typer, tqdm, psutil, threadpoolctl, safetensors,
-tokenizers and sentence-transformers; for `serve` also uvicorn, starlette, orjson prometheus-client.
+tokenizers and sentence-transformers; for `ray` also ray, for `serve` uvicorn, starlette, orjson prometheus-client.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--folder", type=Path, help="for the checkpoint; a temporary one without it")
     parser.add_argument("--passes", type=int, default=4, help="the passages workload so often for each GPU")
+    parser.add_argument("--ray-passes", type=int, default=6, help="the same for each of Ray's workers")
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the searched corpus, over all GPUs")
     parser.add_argument("--queries", type=int, default=1_024)
     parser.add_argument("--seconds", type=float, default=20.0, help="of load on each server")
@@ -74,7 +76,7 @@ def main() -> None:
     }
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
-        if set(options.parts) & {"encode", "serve"}:
+        if set(options.parts) & {"encode", "ray", "serve"}:
             options.model = write_qwen3(
                 folder / "random-4b",
                 TINY if options.cpu else QWEN3_SHAPES["4b"],
@@ -97,12 +99,10 @@ def main() -> None:
 
 def encode(options: argparse.Namespace) -> dict[str, object]:
     """Texts per second from strings: one engine in this process's place, then one for each GPU."""
-    workload = workload_texts("passages")
-    if options.cpu:
-        workload = workload[:64]
+    workload = passages(1, options)
     rates, rows = {}, {}
     for name, devices in (("one", options.devices[:1]), ("all", options.devices)):
-        texts = workload * (options.passes * len(devices))
+        texts = passages(options.passes * len(devices), options)
         with open_embedder(f"local:{options.model}", devices=devices) as embedder:
             for _ in range(2):
                 embedder.encode(workload * len(devices))  # the first compiles, the second records
@@ -112,10 +112,44 @@ def encode(options: argparse.Namespace) -> dict[str, object]:
                 count += len(positions)
             rates[name] = count / (time.perf_counter() - began)
             rows[name] = embedder.encode(workload[:256])
+    options.one_engine_texts_s = rates["one"]
     return {
         "encode_scaling": round(rates["all"] / (len(options.devices) * rates["one"]), 4),
         "encode_texts_s": {name: round(rate, 1) for name, rate in rates.items()},
         "encode_lowest_cosine": round(float((rows["one"] * rows["all"]).sum(axis=1).min()), 6),
+    }
+
+
+def passages(times: int, options: argparse.Namespace) -> list[str]:
+    """The passages workload so often, each text with a number of its own: a cache takes equal texts for one."""
+    workload = workload_texts("passages")[: 64 if options.cpu else None]
+    return [f"{number} {text}" for number in range(times) for text in workload]
+
+
+def ray(options: argparse.Namespace) -> dict[str, object]:
+    """Texts per second that workers, a GPU each, write as shards; `encode` has the rate of one engine."""
+    from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
+
+    count = len(options.devices)
+    texts = passages(options.ray_passes * count, options)
+    corpus, out = options.model.parent / "corpus.jsonl", options.model.parent / "shards"
+    corpus.write_text(
+        "".join(json.dumps({"_id": str(i), "text": text}) + "\n" for i, text in enumerate(texts))
+    )
+    on = RayWorkers(workers=count, gpus_per_worker=0 if options.cpu else 1)
+    began = time.perf_counter()
+    done = embed_on_ray(f"local:{options.model}", corpus, out, on=on, progress=False)
+    whole_s = time.perf_counter() - began
+    written = sorted((shard.stat() for shard in out.rglob("*.safetensors")), key=lambda stat: stat.st_mtime)
+    later = written[count:]
+    share = sum(stat.st_size for stat in later) / sum(stat.st_size for stat in written)
+    rate = share * done.encoded / (written[-1].st_mtime - written[count - 1].st_mtime)
+    return {
+        "ray_scaling": round(rate / (count * options.one_engine_texts_s), 4),
+        "ray_texts": done.encoded,
+        "ray_shards": len(written),
+        "ray_texts_s": round(rate, 1),
+        "ray_whole_s": round(whole_s, 1),
     }
 
 
@@ -168,8 +202,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def serve(options: argparse.Namespace) -> dict[str, object]:
     """Texts per second of a server over all engines against one over one, under the same closed loop per engine."""
-    passages = workload_texts("passages")
-    requests = [passages[start : start + 16] for start in range(0, 1_024, 16)]
+    texts = workload_texts("passages")
+    requests = [texts[start : start + 16] for start in range(0, 1_024, 16)]
     found = {}
     for name, devices in (("one", options.devices[:1]), ("all", options.devices)):
         with server(options.model, devices) as url:
@@ -209,7 +243,7 @@ def server(model: Path, devices: list[str]) -> Iterator[str]:
         running.stdout.close()
 
 
-PARTS = {"encode": encode, "search": search, "serve": serve}
+PARTS = {"encode": encode, "ray": ray, "search": search, "serve": serve}
 
 if __name__ == "__main__":
     main()
