@@ -410,7 +410,7 @@ def test_an_index_that_a_full_gpu_has_no_room_for_is_searched_on_the_cpu():
     torch.cuda.empty_cache()
     moved = built.accelerated()
     assert moved.device == "gpu"
-    queries = truncate(Vectors(rows[:50]), 256)
+    queries = truncate(rows[:50], 256)
     np.testing.assert_array_equal(moved.search(queries, 1).rows, built.search(queries, 1).rows)
 
 

@@ -5,19 +5,21 @@ Shards may be tensors on several GPUs (a thread for each keeps all at work) or a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolkit.errors import PlanError
-from toolkit.search.exact.compute import Compute
+from toolkit.search.exact.compute import Compute, available_cores
 from toolkit.search.exact.search import exact_search
 from toolkit.search.neighbours import Neighbours
 
 if TYPE_CHECKING:
     import torch
+
+_MERGED_QUERIES = 128
 
 
 def sharded_search(
@@ -48,13 +50,46 @@ def sharded_search(
 
     with ThreadPoolExecutor(len(shards)) as threads:
         found = list(threads.map(search, shards))
-    starts = np.cumsum([0, *sizes[:-1]])
-    return {dim: _merged([one[dim] for one in found], starts, k) for dim in found[0]}
+    return merged(found, np.cumsum([0, *sizes[:-1]]), k=k)
 
 
-def _merged(found: Sequence[Neighbours], starts: np.ndarray, k: int) -> Neighbours:
+def merged(
+    found: Sequence[Mapping[int, Neighbours]], starts: Sequence[int] | np.ndarray, *, k: int
+) -> dict[int, Neighbours]:
+    """The `k` best of what was found in each shard, at each dimension.
+
+    starts : each shard's first row in the whole; ascending.
+    """
+    parts = [
+        (dim, slice(first, first + _MERGED_QUERIES))
+        for dim, neighbours in found[0].items()
+        for first in range(0, len(neighbours.rows), _MERGED_QUERIES)
+    ]
+
+    def merge(part: tuple[int, slice]) -> Neighbours:
+        dim, queries = part
+        return _merged(
+            [Neighbours(one[dim].rows[queries], one[dim].scores[queries]) for one in found], starts, k
+        )
+
+    # Sorting lets go of the interpreter; by one thread it takes as long as a GPU searches a million rows.
+    with ThreadPoolExecutor(available_cores()) as threads:
+        blocks = list(threads.map(merge, parts))
+    return {
+        dim: _joined([block for (of, _), block in zip(parts, blocks, strict=True) if of == dim])
+        for dim in found[0]
+    }
+
+
+def _merged(found: Sequence[Neighbours], starts: Sequence[int] | np.ndarray, k: int) -> Neighbours:
     rows = np.concatenate([one.rows + start for one, start in zip(found, starts, strict=True)], axis=1)
     scores = np.concatenate([one.scores for one in found], axis=1)
     # Each shard's part is in order, so a stable sort has runs to merge, and equal scores stay in the order of rows.
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return Neighbours(np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1))
+
+
+def _joined(blocks: Sequence[Neighbours]) -> Neighbours:
+    return Neighbours(
+        np.concatenate([block.rows for block in blocks]), np.concatenate([block.scores for block in blocks])
+    )
