@@ -3,7 +3,8 @@
 The model has the 4B shape and random weights, written once as a checkpoint, so that every side opens it as it would
 any other. Scaling is the rate of all GPUs over GPUs times the rate of one; 1 is linear. `serve_scaling` is the rate of
 one server over all engines over that of a server over one, so 2 is linear on two. `ray_scaling` is the rate at which
-Ray's workers write shards, once each has written one, over that of one engine alone.
+Ray's workers write shards, once each has written one, over that of one engine alone; `encode` gives that, else
+`ray` measures it first.
 
     python benchmarks/several_gpus.py --tokenizer FOLDER [--gpus N] [--parts encode ray search serve] [--save]
 
@@ -33,6 +34,7 @@ from _record import record
 from toolkit.conformance.load import Load, run_load
 from toolkit.embedding.open import open_embedder
 from toolkit.embedding.packed.shape import QWEN3_SHAPES, DecoderShape
+from toolkit.embedding.protocol import Embedder
 from toolkit.experiment.encode_speed import workload_texts
 from toolkit.search.exact.search import exact_search
 from toolkit.search.exact.sharded import sharded_search
@@ -102,15 +104,8 @@ def encode(options: argparse.Namespace) -> dict[str, object]:
     workload = passages(1, options)
     rates, rows = {}, {}
     for name, devices in (("one", options.devices[:1]), ("all", options.devices)):
-        texts = passages(options.passes * len(devices), options)
         with open_embedder(f"local:{options.model}", devices=devices) as embedder:
-            for _ in range(2):
-                embedder.encode(workload * len(devices))  # the first compiles, the second records
-            began = time.perf_counter()
-            count = 0
-            for positions, _block in embedder.stream(texts):
-                count += len(positions)
-            rates[name] = count / (time.perf_counter() - began)
+            rates[name] = rate_of(embedder, options.passes * len(devices), options)
             rows[name] = embedder.encode(workload[:256])
     options.one_engine_texts_s = rates["one"]
     return {
@@ -118,6 +113,16 @@ def encode(options: argparse.Namespace) -> dict[str, object]:
         "encode_texts_s": {name: round(rate, 1) for name, rate in rates.items()},
         "encode_lowest_cosine": round(float((rows["one"] * rows["all"]).sum(axis=1).min()), 6),
     }
+
+
+def rate_of(embedder: Embedder, passes: int, options: argparse.Namespace) -> float:
+    """Texts per second, after two rounds: the first compiles, the second records."""
+    warming = passages(max(1, passes // options.passes), options)
+    for _ in range(2):
+        embedder.encode(warming)
+    began = time.perf_counter()
+    count = sum(len(positions) for positions, _block in embedder.stream(passages(passes, options)))
+    return count / (time.perf_counter() - began)
 
 
 def passages(times: int, options: argparse.Namespace) -> list[str]:
@@ -131,6 +136,9 @@ def ray(options: argparse.Namespace) -> dict[str, object]:
     from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
 
     count = len(options.devices)
+    if not hasattr(options, "one_engine_texts_s"):
+        with open_embedder(f"local:{options.model}", devices=options.devices[:1]) as embedder:
+            options.one_engine_texts_s = rate_of(embedder, options.passes, options)
     texts = passages(options.ray_passes * count, options)
     corpus, out = options.model.parent / "corpus.jsonl", options.model.parent / "shards"
     corpus.write_text(
@@ -141,6 +149,8 @@ def ray(options: argparse.Namespace) -> dict[str, object]:
     done = embed_on_ray(f"local:{options.model}", corpus, out, on=on, progress=False)
     whole_s = time.perf_counter() - began
     written = sorted((shard.stat() for shard in out.rglob("*.safetensors")), key=lambda stat: stat.st_mtime)
+    if len(written) <= count:
+        raise SystemExit(f"{len(written)} shards of {count} workers show no rate; give more --ray-passes")
     later = written[count:]
     share = sum(stat.st_size for stat in later) / sum(stat.st_size for stat in written)
     rate = share * done.encoded / (written[-1].st_mtime - written[count - 1].st_mtime)

@@ -214,8 +214,12 @@ def _decoded(column: np.ndarray) -> list[str]:
 
 
 def _batch_texts(full_dim: int) -> int:
-    """Texts whose vectors fill a shard, within what keeps workers evenly busy."""
-    return min(_BATCH_TEXTS, max(_LEAST_BATCH_TEXTS, _SHARD_BYTES // (4 * full_dim)))
+    """Texts whose vectors fill a shard, within what keeps workers evenly busy.
+
+    As many as some whole blocks of a reader have: what a block has over would be a small batch of its own.
+    """
+    most = min(_BATCH_TEXTS, _SHARD_BYTES // (4 * full_dim))
+    return max(1, most // _LEAST_BATCH_TEXTS) * _LEAST_BATCH_TEXTS
 
 
 def _space_of(config: AnyConfig, on: RayWorkers) -> EmbeddingSpace:
