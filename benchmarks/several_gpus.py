@@ -133,7 +133,8 @@ def passages(times: int, options: argparse.Namespace) -> list[str]:
 
 def ray(options: argparse.Namespace) -> dict[str, object]:
     """Texts per second that workers, a GPU each, write as shards; `encode` has the rate of one engine."""
-    from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
+    from toolkit.scale.ray_encode import embed_on_ray
+    from toolkit.scale.ray_workers import RayWorkers
 
     count = len(options.devices)
     if not hasattr(options, "one_engine_texts_s"):

@@ -72,7 +72,7 @@ def translated_pairs():
     return PairSet("translated", [f"the {one}" for one in NAMES], [f"{one}, that is" for one in NAMES])
 
 
-def sweep_into(out, cache, *, data=None, resume=False, overwrite=False, **fields):
+def sweep_into(out, cache, *, data=None, exactly=None, resume=False, overwrite=False, **fields):
     """A quick sweep into `out`, with the static engine as an open object."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DimensionWarning)
@@ -81,6 +81,7 @@ def sweep_into(out, cache, *, data=None, resume=False, overwrite=False, **fields
             out=out,
             embedder=StaticEmbedder(),
             data=names_set() if data is None else data,
+            exactly=exactly,
             resume=resume,
             overwrite=overwrite,
             cache=VectorCache(cache),

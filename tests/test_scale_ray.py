@@ -25,7 +25,8 @@ if find_spec("ray") is None:
 import ray
 
 from toolkit.scale import ray_encode
-from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
+from toolkit.scale.ray_encode import embed_on_ray
+from toolkit.scale.ray_workers import RayWorkers
 
 TEXTS = [f"document {i} about topic {i * 7 % 1009} " + "and more words " * (i % 30) for i in range(12_000)]
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from toolkit.measure.noninferiority import Grade
     from toolkit.notebook.comparison import ComparisonView
     from toolkit.notebook.views import ResultsView
+    from toolkit.scale.ray_workers import RayWorkers
     from toolkit.vectors import Vectors
 
 try:
@@ -232,6 +233,7 @@ def sweep(
     timing: Mapping[str, Any] | None = None,
     seed: int | None = None,
     devices: Sequence[str | int] | None = None,
+    ray: RayWorkers | None = None,
     resume: bool = False,
     overwrite: bool = False,
     cache: VectorCache | None = None,
@@ -267,7 +269,10 @@ def sweep(
     clusters : a file of query ids and clusters, for data that does not say which queries are not independent.
     timing : fields of `TimingPlan`, for example ``{"queries": 100, "rounds": 2}``.
     seed : of samples, k-means and graphs (0).
-    devices : of this machine, such as ``[0, 1]``: texts are encoded on all of them.
+    devices : of this machine, such as ``[0, 1]``: texts are encoded on all of them, and the exact search runs on all
+        that are GPUs.
+    ray : workers that do the exact search, for a corpus too large for one process:
+        ``toolkit.scale.ray_workers.RayWorkers(address="auto", gpus_per_worker=1)``.
     resume : lets a plan add settings to the sweep that is in `out`.
     overwrite : removes what is in `out` first.
     cache : a VectorCache; the default folder if not given.
@@ -298,6 +303,7 @@ def sweep(
         data=data,
         unlabelled=unlabelled,
         devices=devices,
+        ray=ray,
         fields=fields,
         resume=resume,
         overwrite=overwrite,

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolkit.cli.confirm import YES, go_on
-from toolkit.cli.options import ApiKeyEnv, Devices, Embedder, listed_devices, with_key
+from toolkit.cli.options import (
+    Address,
+    ApiKeyEnv,
+    Devices,
+    Embedder,
+    GpusPerWorker,
+    Workers,
+    listed_devices,
+    ray_workers,
+    with_key,
+)
 
 if TYPE_CHECKING:
     from toolkit.embedding.config import AnyConfig
@@ -29,9 +39,9 @@ def embed(
     role: Annotated[str, typer.Option(help="document or query")] = "document",
     instruction: Annotated[str | None, typer.Option(help="for queries: default, none or a text")] = None,
     ray: Annotated[bool, typer.Option("--ray", help="encode on Ray workers")] = False,
-    address: Annotated[str | None, typer.Option(help="of a Ray cluster; this machine without it")] = None,
-    workers: Annotated[int | None, typer.Option(help="Ray workers; as many as there is room for")] = None,
-    gpus_per_worker: Annotated[float, typer.Option(help="GPUs of each Ray worker")] = 0.0,
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
     yes: YES = False,
 ) -> None:
     """Embed texts: (n, dim) float32 unit rows as .npy, or a corpus of any size into shards that a sweep reads."""
@@ -54,13 +64,11 @@ def embed(
         raise PlanError(f"--out {out} is a file; name a folder for shards, or a file that ends in .npy")
     if ray and devices:
         raise PlanError("--devices and --ray exclude each other; give one of them")
-    if ray:
-        from toolkit.scale.ray_encode import RayWorkers, embed_on_ray
+    cluster = ray_workers(ray=ray, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
+    if cluster is not None:
+        from toolkit.scale.ray_encode import embed_on_ray
 
-        on = RayWorkers(address=address, workers=workers, gpus_per_worker=gpus_per_worker)
-        done = embed_on_ray(chosen, corpus, out, on=on, role=Role(role), instruction=instruction)
-    elif address or workers or gpus_per_worker:
-        raise PlanError("--address, --workers and --gpus-per-worker are of Ray: give --ray too")
+        done = embed_on_ray(chosen, corpus, out, on=cluster, role=Role(role), instruction=instruction)
     else:
         from toolkit.scale.corpus import seconds_to_embed
 

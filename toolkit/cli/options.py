@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from toolkit.errors import PlanError
+
+if TYPE_CHECKING:
+    from toolkit.scale.ray_workers import RayWorkers
 
 _Number = TypeVar("_Number", int, float)
 
@@ -48,6 +51,24 @@ Folder = Annotated[Path, typer.Argument(help="results folder that toolkit sweep 
 Devices = Annotated[
     str | None, typer.Option(help="GPUs between commas, 0,1: one engine for each, one queue in front")
 ]
+
+
+Address = Annotated[str | None, typer.Option(help="of a Ray cluster; this machine without it")]
+Workers = Annotated[int | None, typer.Option(help="Ray workers; as many as there is room for")]
+GpusPerWorker = Annotated[float, typer.Option(help="GPUs of each Ray worker")]
+
+
+def ray_workers(
+    *, ray: bool, address: str | None, workers: int | None, gpus_per_worker: float
+) -> RayWorkers | None:
+    """The workers that options name; None without --ray. Raises PlanError for the others without it."""
+    if not ray:
+        if address or workers or gpus_per_worker:
+            raise PlanError("--address, --workers and --gpus-per-worker are of Ray: give --ray too")
+        return None
+    from toolkit.scale.ray_workers import RayWorkers
+
+    return RayWorkers(address=address, workers=workers, gpus_per_worker=gpus_per_worker)
 
 
 def listed_devices(devices: str | None) -> list[str] | None:

@@ -13,12 +13,16 @@ from toolkit.cli.options import (
     DATA,
     DIMS,
     EMBEDDER,
+    Address,
     ApiKeyEnv,
     Devices,
+    GpusPerWorker,
+    Workers,
     complete_data,
     complete_embedder,
     listed,
     listed_devices,
+    ray_workers,
     with_key,
 )
 from toolkit.cli.words import as_options
@@ -74,6 +78,13 @@ def sweep(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="of samples, k-means and graphs")] = None,
     devices: Devices = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="exact search on Ray workers; encode on them before, with embed --ray"),
+    ] = False,
+    address: Address = None,
+    workers: Workers = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="add to the sweep that is in the folder")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace the sweep that is in the folder")
@@ -104,11 +115,13 @@ def sweep(
     }
     again = {"resume": resume, "overwrite": overwrite}
     on = listed_devices(devices)
+    cluster = ray_workers(ray=ray, address=address, workers=workers, gpus_per_worker=gpus_per_worker)
     if api_key_env is not None and len(embedder or ()) > 1:
         raise PlanError("--api-key-env is for one server: sweep the embedders one after another")
     if len(embedder or ()) > 1 or len(data or ()) > 1 or (plan is not None and names_several(plan)):
-        if on is not None:
-            raise PlanError("--devices is for one embedder on one set: sweep them one after another")
+        if on is not None or cluster is not None:
+            option = "--ray" if on is None else "--devices"
+            raise PlanError(f"{option} is for one embedder on one set: sweep them one after another")
         found = sweep_several(plan, out=out, embedders=embedder or None, data=data or None, **again, **fields)
         print(f"report: {out / 'comparison.html'}")
         print(found.headline)
@@ -122,6 +135,7 @@ def sweep(
             embedder=with_key(only, api_key_env),
             data=of,
             devices=on,
+            ray=cluster,
             unlabelled=fields.pop("unlabelled"),
             fields=fields,
             **again,

@@ -26,7 +26,7 @@ from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.measure.metrics import ChosenMetrics, choose_metrics
 from toolkit.progress import progress_bar
-from toolkit.search.exact.search import exact_search
+from toolkit.search.exact.search import ExactSearch, exact_search
 from toolkit.space import EmbeddingSpace, Role
 from toolkit.vectors import Vectors
 
@@ -36,10 +36,14 @@ _MEMORY_SHARE = 0.25
 
 @dataclass(frozen=True)
 class RetrievalSweep:
-    """The sweep of a plan over a retrieval set with the queries to ask; see `queries.asked_queries`."""
+    """The sweep of a plan over a retrieval set with the queries to ask; see `queries.asked_queries`.
+
+    exactly : finds the true neighbours that all else is compared with.
+    """
 
     plan: SweepPlan
     data: RetrievalSet
+    exactly: ExactSearch = exact_search
 
     kind = "retrieval"
 
@@ -150,7 +154,7 @@ class RetrievalSweep:
         plan = self.plan
         dims = plan.dims_within(space.full_dim)
         builds = self._laid_out(dims, space)
-        _search_exactly(store, vectors, dims, k=plan.k, progress=progress)
+        _search_exactly(store, vectors, dims, exactly=self.exactly, k=plan.k, progress=progress)
         search_grid(store, builds, vectors, plan=plan, progress=progress)
         nearest = store.neighbours(Setting(space.full_dim, instruction=next(iter(vectors.queries))))
         parts = corpus_parts(self.data, nearest, seed=plan.seed)
@@ -186,7 +190,13 @@ class RetrievalSweep:
 
 
 def _search_exactly(
-    store: RawStore, vectors: Searchable, dims: Sequence[int], *, k: int, progress: bool
+    store: RawStore,
+    vectors: Searchable,
+    dims: Sequence[int],
+    *,
+    exactly: ExactSearch,
+    k: int,
+    progress: bool,
 ) -> None:
     corpus: Vectors = vectors.corpus
     for asked, by_label in vectors.asked.items():
@@ -200,6 +210,6 @@ def _search_exactly(
                 total=len(corpus), label=f"exact search, {len(missing)} dims", unit="doc", show=progress
             )
             with bar:
-                found = exact_search(corpus.rows, queries.rows, missing, k=k, progress=bar.update)
+                found = exactly(corpus.rows, queries.rows, missing, k=k, progress=bar.update)
             for dim, neighbours in found.items():
                 store.save_neighbours(Setting(dim, instruction=label), neighbours, asked=asked)

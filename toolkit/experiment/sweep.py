@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from toolkit.data.columns import Texts
@@ -15,6 +17,7 @@ from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.embedding.adapt import as_engine
 from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.devices import device_names
 from toolkit.embedding.open import open_embedder, stated_full_dim
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import MissingPackageError, PlanError
@@ -32,6 +35,8 @@ from toolkit.experiment.setting import Setting
 from toolkit.experiment.store import RawStore
 from toolkit.progress import waiting
 from toolkit.search.backend import backend_of
+from toolkit.search.exact.search import ExactSearch, exact_search
+from toolkit.search.exact.sharded import search_on_devices
 from toolkit.search.faiss.factory import load_faiss
 
 # Others' use of this share of the cores makes timings doubtful.
@@ -46,6 +51,7 @@ def run_sweep(
     data: RetrievalSet | PairSet | None = None,
     unlabelled: Texts | None = None,
     devices: Sequence[str | int] | None = None,
+    exactly: ExactSearch | None = None,
     resume: bool = False,
     overwrite: bool = False,
     cache: VectorCache | None = None,
@@ -58,7 +64,9 @@ def run_sweep(
         plan's; it stays open. One that the plan names is opened here, and closed when its vectors are made.
     data : a set to use instead of the plan's. The recorded plan names such objects ``object:<name>``.
     unlabelled : queries without judgements to use instead of those of the plan's file, or the set's own.
-    devices : of this machine, to encode on all of them; see `open_embedder`.
+    devices : of this machine, to encode on all of them, see `open_embedder`; and where several are GPUs, to find the
+        true neighbours on them.
+    exactly : finds the true neighbours in place of this process.
     resume : continue the sweep that is in `out`, also with a plan that adds settings to it. The plan that
         was begun there is continued without it.
     overwrite : remove the sweep that is in `out` first.
@@ -78,6 +86,10 @@ def run_sweep(
         with waiting(f"read {plan.data}", show=progress):
             data = load_dataset(plan.data)
     sweep, notes = _prepared(plan, data, unlabelled)
+    if exactly is not None and not isinstance(sweep, RetrievalSweep):
+        raise PlanError("a set of pairs has no corpus to search on Ray workers; leave it out (ray=)")
+    if isinstance(sweep, RetrievalSweep):
+        sweep = replace(sweep, exactly=exactly or _on_gpus(devices))
     plan = sweep.plan
     sweep.check()
     sweep.check_dims(stated_full_dim(plan.embedder) if embedder is None else embedder.space.full_dim)
@@ -174,6 +186,12 @@ def _prepared(
         "(max_queries; 0 measures all)"
     )
     return PairSweep(plan, sampled), [note]
+
+
+def _on_gpus(devices: Sequence[str | int] | None) -> ExactSearch:
+    """An exact search on all of `devices` if they are several GPUs; each named once."""
+    gpus = [name for name in dict.fromkeys(device_names(devices or ["cpu"])) if name != "cpu"]
+    return partial(search_on_devices, devices=gpus) if len(gpus) > 1 else exact_search
 
 
 def _identity(plan: SweepPlan, shared: Mapping[str, object], settings: Sequence[Setting]) -> Identity:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from toolkit.experiment.sweep import run_sweep
 from toolkit.notebook.views import ResultsView
 from toolkit.progress import in_notebook, say
 from toolkit.report.write import write_report
+from toolkit.scale.ray_search import search_on_ray
+from toolkit.scale.ray_workers import RayWorkers, on_ray
 
 _RESULTS = Path("results")
 
@@ -43,6 +46,7 @@ def swept(
     data: Any,  # noqa: ANN401
     unlabelled: Any,  # noqa: ANN401
     devices: Sequence[str | int] | None = None,
+    ray: RayWorkers | None = None,
     fields: Mapping[str, Any],
     resume: bool,
     overwrite: bool,
@@ -72,6 +76,9 @@ def swept(
             chosen = chosen.model_copy(update={"max_unlabelled": 0})  # stand-ins for queries have no vectors
     else:
         opened = open_embedder(embedder)
+    if ray is not None:
+        with on_ray(ray, needed_for="searching on Ray"):
+            pass  # whether it answers and has room is known before anything long begins
     folder = Path(out) if out is not None else _folder_of(chosen, opened, found)
     try:
         results = run_sweep(
@@ -81,6 +88,7 @@ def swept(
             data=found,
             unlabelled=None if unlabelled is None or "unlabelled" in given else given_queries(unlabelled),
             devices=devices,
+            exactly=None if ray is None else partial(search_on_ray, on=ray),
             resume=resume,
             overwrite=overwrite,
             cache=cache,

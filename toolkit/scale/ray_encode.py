@@ -10,8 +10,6 @@ so memory stays that of a few batches. On several machines, corpus and folder li
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,10 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.config import AnyConfig, parse_spec
 from toolkit.embedding.fill import Filled, Filler
 from toolkit.embedding.open import open_embedder
-from toolkit.errors import PlanError, ServerError, ToolkitError, require_package
+from toolkit.errors import PlanError, ServerError, ToolkitError
 from toolkit.progress import progress_bar
 from toolkit.scale.corpus import Embedded, check_role, finished
+from toolkit.scale.ray_workers import RayWorkers, on_ray, reason
 from toolkit.space import EmbeddingSpace, Role
 
 _SHARD_BYTES = 64 * 2**20
@@ -35,31 +34,6 @@ _LEAST_BATCH_TEXTS = 1_024
 # What one reader hands on at a time: small, so that a corpus of some 10,000 texts already occupies several actors.
 _PART_BYTES = 8 * 2**20
 _MOST_READS = 10_000
-
-
-@dataclass(frozen=True)
-class RayWorkers:
-    """Where actors run.
-
-    address : of a Ray cluster (``auto``, ``ray://host:10001``); None starts Ray on this machine.
-    workers : actors; None is one per `gpus_per_worker` GPUs, or per CPU where that is 0.
-    gpus_per_worker : GPUs that each actor has to itself, 0.5 for two on one.
-    cpus_per_worker : cores that each has.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    gpus_per_worker: float = 0.0
-    cpus_per_worker: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise PlanError(f"workers {self.workers} must be at least 1")
-        if self.gpus_per_worker < 0 or self.cpus_per_worker <= 0:
-            raise PlanError(
-                f"gpus_per_worker {self.gpus_per_worker} must be 0 or more, and cpus_per_worker "
-                f"{self.cpus_per_worker} above 0"
-            )
 
 
 def embed_on_ray(
@@ -79,7 +53,6 @@ def embed_on_ray(
     Equal texts that two actors have in hand at the same time are encoded twice and kept once. Raises PlanError for
     resources that the cluster lacks, MissingPackageError without Ray, and what `embed_corpus` raises.
     """
-    require_package("ray", needed_for="encoding on Ray", extra="ray")
     check_role(role, instruction)
     config = parse_spec(spec) if isinstance(spec, str) else spec
     on, folder = on or RayWorkers(), Path(out).resolve()
@@ -88,18 +61,9 @@ def embed_on_ray(
         for part in corpus_parts(corpus, part_bytes=_PART_BYTES)
     ]
     VectorCache(folder).folder.mkdir(parents=True, exist_ok=True)
-    import ray
-
-    started = not ray.is_initialized()
-    if started:
-        _start(on)
-    try:
-        workers = _count(on)
+    with on_ray(on, needed_for="encoding on Ray") as workers:
         encoder = _EncoderArguments(config, str(folder), role.value, instruction)
         space, done = _run(parts, encoder, on, workers, progress=progress)
-    finally:
-        if started:
-            ray.shutdown()
     return finished(folder, space, parts, done)
 
 
@@ -176,7 +140,7 @@ def _run(
                 done += Filled(int(row["texts"]), int(row["encoded"]))
                 bar.update(int(row["texts"]))
         except ray.exceptions.RayError as error:
-            raise _failed(_reason(error)) from None
+            raise _failed(reason(error)) from None
     return space, done
 
 
@@ -184,16 +148,6 @@ def _failed(reason: str) -> ToolkitError:
     return ServerError(
         f"a Ray worker failed: {reason}; what was encoded is kept, run the same command again to go on"
     )
-
-
-def _reason(error: Exception) -> str:
-    # Ray's text is a page of tracebacks with advice behind it; ours is one line of it.
-    ours = re.findall(r"^toolkit\.errors\.\w+: (.+)$", str(error), re.MULTILINE)
-    if ours:
-        return ours[-1]
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(cause).__name__
 
 
 def _read(batch: dict[str, np.ndarray], *, parts: list[CorpusPart]) -> Iterator[dict[str, np.ndarray]]:
@@ -237,41 +191,7 @@ def _space_of(config: AnyConfig, on: RayWorkers) -> EmbeddingSpace:
     try:
         found = ray.get(look.remote())
     except ray.exceptions.RayError as error:
-        raise _failed(_reason(error)) from None
+        raise _failed(reason(error)) from None
     if isinstance(found, str):
         raise PlanError(f"a Ray worker cannot open the embedder: {found}")
     return found
-
-
-def _start(on: RayWorkers) -> None:
-    import ray
-
-    # Else Ray measures how it is used and reports it to its makers.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
-    try:
-        if on.address is None:
-            ray.init(address="local", include_dashboard=False, **options)
-        else:
-            ray.init(address=on.address, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ServerError(
-            f"Ray at {on.address or 'this machine'} cannot be reached: {_reason(error)}; start it with "
-            "`ray start --head`, or leave address out"
-        ) from None
-
-
-def _count(on: RayWorkers) -> int:
-    """Actors to start; raises PlanError for more than there is room for."""
-    import ray
-
-    there = ray.cluster_resources()
-    share, name = (on.gpus_per_worker, "GPU") if on.gpus_per_worker else (on.cpus_per_worker, "CPU")
-    room = int(there.get(name, 0) / share + 1e-9)
-    wanted = on.workers or room
-    if not room or wanted > room:
-        raise PlanError(
-            f"{max(wanted, 1)} workers with {share:g} {name} each need more than the {there.get(name, 0):g} that Ray "
-            f"has; choose at most {room}" + ("" if room else f", or a cluster with {name}s")
-        )
-    return wanted

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -25,6 +25,22 @@ from toolkit.vectors import normalize
 
 if TYPE_CHECKING:
     import torch
+
+
+class ExactSearch(Protocol):
+    """`exact_search`, or the same answer found elsewhere: on several devices, on the workers of a cluster."""
+
+    def __call__(
+        self,
+        corpus: np.ndarray,
+        queries: np.ndarray,
+        dims: Sequence[int],
+        /,
+        *,
+        k: int,
+        progress: Callable[[int], object] | None = None,
+    ) -> dict[int, Neighbours]:
+        """{dim: Neighbours}; see `exact_search`."""
 
 
 def exact_search(
@@ -53,7 +69,7 @@ def exact_search(
     that do not fit or for NaN and infinity.
     """
     compute = compute or Compute()
-    wanted = _check(corpus, queries, dims, k, compute)
+    wanted = check_search(tuple(corpus.shape), queries, dims, k=k, compute=compute)
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     norms = _prefix_norms(queries, wanted)
     backend, device = _resolve(corpus, compute)
@@ -95,16 +111,23 @@ def _search_near_zero(corpus, queries, dim, which, k, compute, rows, scores) -> 
     rows[which], scores[which] = again.rows, again.scores
 
 
-def _check(
-    corpus: np.ndarray | torch.Tensor, queries: np.ndarray, dims: Sequence[int], k: int, compute: Compute
+def check_search(
+    corpus: tuple[int, ...], queries: np.ndarray, dims: Sequence[int], *, k: int, compute: Compute
 ) -> list[int]:
-    if corpus.ndim != 2 or queries.ndim != 2 or corpus.shape[1] != queries.shape[1]:
+    """The dimensions in ascending order, once each; raises what `exact_search` raises before it reads a row.
+
+    corpus : its shape.
+    """
+    if len(corpus) != 2 or queries.ndim != 2 or corpus[1] != queries.shape[1]:
         raise VectorError(
-            f"corpus {tuple(corpus.shape)} and queries {queries.shape} must be 2-D with rows of equal length"
+            f"corpus {corpus} and queries {queries.shape} must be 2-D with rows of equal length"
         )
     if not len(queries):
         raise VectorError(f"queries {queries.shape} hold no row; give at least one")
-    full_dim, n = corpus.shape[1], corpus.shape[0]
+    if not np.isfinite(queries).all():
+        broken = int(np.argmin(np.isfinite(queries).all(axis=1)))
+        raise VectorError(f"query row {broken} holds NaN or infinity; embed it again")
+    n, full_dim = corpus
     wanted = sorted({int(dim) for dim in dims})
     if not wanted:
         raise DimensionError(f"no dimension given; choose from 1..{full_dim}")
@@ -130,9 +153,6 @@ def _prefix_norms(queries: np.ndarray, dims: list[int]) -> list[np.ndarray]:
         squares = squares + np.einsum("ij,ij->i", segment, segment)
         norms.append(np.sqrt(squares))
         start = dim
-    if not np.isfinite(queries).all():
-        broken = int(np.argmin(np.isfinite(queries).all(axis=1)))
-        raise VectorError(f"query row {broken} holds NaN or infinity; embed it again")
     return norms
 
 
