@@ -7,9 +7,11 @@ import re
 import signal
 import threading
 import time
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from sweeps import quality_of, scored_pairs, sweep_into
@@ -117,7 +119,6 @@ def test_only_where_the_file_cannot_be_mapped_are_rows_sent(tmp_path):
 
 
 def test_a_sweep_has_the_same_neighbours_from_ray(started, tmp_path):
-    plain = sweep_into(tmp_path / "plain", tmp_path / "cache", dims=[32, 64], rescore=[{"candidates": 12}])
     kinds = []
 
     def exactly(corpus, *arguments, **named):
@@ -125,31 +126,43 @@ def test_a_sweep_has_the_same_neighbours_from_ray(started, tmp_path):
         return search_on_ray(corpus, *arguments, **named, on=ON)
 
     for rescore, kind in (([], SentRows), ([{"candidates": 12}], FileRows)):
-        fields = {"dims": [32, 64], "rescore": rescore}
-        found = sweep_into(tmp_path / kind.__name__, tmp_path / "cache", exactly=exactly, **fields)
+        fields = {"dims": [64, 128], "indexes": ["Flat"], "rescore": rescore}
+        plain = sweep_into(tmp_path / f"plain {kind.__name__}", tmp_path / "cache", **fields)
+        found = sweep_into(
+            tmp_path / f"on Ray {kind.__name__}", tmp_path / "cache", exactly=exactly, **fields
+        )
         assert kinds
         assert set(kinds) == {kind}
         kinds.clear()
-        shared = quality_of(plain).merge(quality_of(found), how="right", indicator=True)
-        assert (shared["_merge"] == "both").all()
+        pd.testing.assert_frame_equal(quality_of(found), quality_of(plain))
     with pytest.raises(PlanError, match=r"pairs has no corpus .* \(ray=\)"):
         sweep_into(tmp_path / "pairs", tmp_path / "cache", exactly=exactly, data=scored_pairs())
 
 
+def command(*arguments):
+    """The command line's exit code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as in a process of its own
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+    return stop.value.code or 0
+
+
 def test_the_command_line_sweeps_on_ray(started, tmp_path, capsys):
-    arguments = ["--data", f"texts:{tmp_path / 'texts.txt'}", "--dims", "32", "--max-queries", "5", "--yes"]
-    (tmp_path / "texts.txt").write_text("".join(f"A text about number {i} of many.\n" for i in range(60)))
-    for out, more in (("one", ()), ("ray", ("--ray", "--workers", "2"))):
-        main(["sweep", *arguments, "--out", str(tmp_path / out), *more])
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"A text about number {i} of many.\n" for i in range(60)))
+    arguments = ["sweep", "--data", f"texts:{texts}", "--dims", "64", "--max-unlabelled", "5", "--yes"]
+    assert command(*arguments, "--out", tmp_path / "one") == 0
+    assert command(*arguments, "--out", tmp_path / "ray", "--ray", "--workers", "2") == 0
     one, other = (Results.load(tmp_path / name) for name in ("one", "ray"))
-    assert quality_of(one).equals(quality_of(other))
+    pd.testing.assert_frame_equal(quality_of(other), quality_of(one))
+    capsys.readouterr()
     for more, said in (
         (("--workers", "2"), "--workers .* give --ray too"),
         (("--ray", "--workers", "3"), "3 workers with 1 CPU each need more than the 2"),
         (("--ray", "--embedder", "static", "--embedder", "static"), "--ray is for one embedder"),
     ):
-        with pytest.raises(SystemExit):
-            main(["sweep", *arguments, "--out", str(tmp_path / "none"), *more])
+        assert command(*arguments, "--out", tmp_path / "none", *more) == 2
         assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "none").exists()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import PlanError, VectorError
+from toolkit.search.exact.compute import Compute
 from toolkit.search.exact.search import exact_search
 from toolkit.search.exact.sharded import search_on_devices, sharded_search
 
@@ -20,8 +21,6 @@ def whole_numbers(rows: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("cuts", [[500], [3, 700], [100, 200, 300, 400]])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_rows_scores_and_ties_are_those_of_one_search(cuts, backend):
-    from toolkit.search.exact.compute import Compute
-
     corpus, queries = whole_numbers(1_000, 0), whole_numbers(7, 1)
     corpus[[10, 600]] = 0.0  # empty texts come last
     compute = Compute(backend, "cpu", threads=1)
@@ -46,7 +45,7 @@ def test_k_may_be_more_than_a_shard_holds_and_no_more_than_all_do():
 def test_an_array_is_shared_among_devices(tmp_path):
     np.save(tmp_path / "corpus.npy", whole_numbers(1_000, 0))
     corpus, queries = np.load(tmp_path / "corpus.npy", mmap_mode="r"), whole_numbers(7, 1)
-    whole = exact_search(corpus, queries, DIMS, k=50)
+    whole = exact_search(corpus, queries, DIMS, k=50, compute=Compute("torch", "cpu"))
     done = []
     shared = search_on_devices(corpus, queries, DIMS, k=50, devices=["cpu"] * 3, progress=done.append)
     assert sum(done) == 1_000
