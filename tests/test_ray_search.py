@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -16,7 +18,9 @@ import psutil
 import pytest
 from sweeps import quality_of, scored_pairs, sweep_into
 
+import toolkit
 from toolkit.cli import main
+from toolkit.embedding.cache import VectorCache
 from toolkit.errors import PlanError, ServerError, VectorError
 from toolkit.experiment.results import Results
 from toolkit.search.exact.compute import Compute
@@ -27,7 +31,8 @@ if find_spec("ray") is None:
 
 import ray
 
-from toolkit.scale.corpus_rows import FileRows, SentRows, rows_of
+from toolkit.scale.corpus import embed_corpus
+from toolkit.scale.corpus_rows import FileRows, SentRows, cached_rows, rows_of
 from toolkit.scale.ray_search import search_on_ray, search_part
 from toolkit.scale.ray_workers import RayWorkers
 
@@ -89,6 +94,55 @@ def test_rows_scores_and_ties_are_those_of_one_process(started, tmp_path, kind, 
     equal(found, expected)
     assert sum(done) == len(corpus)
     assert len(done) >= 8, "each worker has several parts"
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """A corpus of texts of all lengths, some of them equal and some empty, and the folder of its vectors."""
+    folder = tmp_path_factory.mktemp("embedded")
+    texts = [f"document {i % 14_000}" + " and more words" * (i % 20) for i in range(20_000)]
+    texts[5] = texts[15_000] = ""
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with toolkit.open_embedder("static") as engine:
+        embed_corpus(engine, folder / "corpus.jsonl", folder / "vectors", progress=False)
+        rows = toolkit.embed(engine, texts, cache=VectorCache(folder / "vectors"), progress=False)
+        queries = toolkit.embed(engine, ["document about words", "more", ""], role="query", progress=False)
+        return folder, engine.space, rows, queries
+
+
+def test_a_folder_of_shards_is_searched_as_it_lies(started, embedded):
+    folder, space, rows, queries = embedded
+    corpus = cached_rows(folder / "vectors", space, folder / "corpus.jsonl")
+    expected = exact_search(rows, queries, [16, 64], k=60, compute=Compute("numpy", threads=1))
+    assert (np.diff(expected[64].scores) == 0).any(), "equal texts tie"
+    equal(search_on_ray(corpus, queries, [16, 64], k=60, on=ON), expected)
+
+
+def test_texts_without_a_vector_are_told_before_and_while_workers_read(started, embedded, tmp_path):
+    folder, space, _, queries = embedded
+    shutil.copytree(folder, tmp_path / "copy")
+    with (tmp_path / "copy/corpus.jsonl").open("a") as file:
+        file.write('{"text": "one that is new"}\n')
+    with pytest.raises(PlanError, match=r"1 texts of .* have no vector in .*; embed it first"):
+        cached_rows(tmp_path / "copy/vectors", space, tmp_path / "copy/corpus.jsonl")
+    with pytest.raises(PlanError, match="holds no vectors of"):
+        cached_rows(tmp_path, space, folder / "corpus.jsonl")
+    corpus = cached_rows(tmp_path / "copy/vectors", space, folder / "corpus.jsonl")
+    for shard in (tmp_path / "copy/vectors" / space.fingerprint).glob("*.safetensors"):
+        with shard.open("r+b") as file:
+            file.seek(-8, os.SEEK_END)
+            file.write(b"\xff" * 8)
+    with pytest.raises(
+        ServerError, match=r"texts have no whole vector in .*; embed the corpus again"
+    ) as caught:
+        search_on_ray(corpus, queries, [16], k=5, on=ON)
+    assert "\n" not in str(caught.value)
+    shutil.copytree(folder, tmp_path / "other")
+    corpus = cached_rows(tmp_path / "other/vectors", space, folder / "corpus.jsonl")
+    shutil.rmtree(tmp_path / "other/vectors")
+    with pytest.raises(ServerError, match="every machine mounts"):
+        search_on_ray(corpus, queries, [16], k=5, on=ON)
+    assert not (tmp_path / "other/vectors").exists()
 
 
 def test_empty_texts_are_found_last_where_all_are_asked_for(started):

@@ -1,4 +1,4 @@
-"""Where a worker has the rows of its part of a corpus from: a file that it maps, or what was sent to it.
+"""Where a worker has the rows of its part of a corpus from: a file that it maps, a vector cache, or what was sent.
 
 Knows nothing of Ray, and of searching nothing but that rows are asked for in parts.
 """
@@ -13,7 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
+from toolkit.data.corpus_parts import corpus_parts, part_texts
+from toolkit.embedding.cache import VectorCache, text_keys
+from toolkit.embedding.key_index import KEY_BYTES
+from toolkit.embedding.pipeline import windows
 from toolkit.errors import PlanError, ServerError
+from toolkit.scale.corpus import check_role
+from toolkit.space import EmbeddingSpace, Role
 
 
 class CorpusRows(Protocol):
@@ -109,11 +115,94 @@ class SentRows:
         return self.array
 
 
-def rows_of(corpus: str | Path | np.ndarray) -> CorpusRows:
-    """The rows of a `.npy` file, of a mapped array by its file, or of an array in memory.
+@dataclass(frozen=True)
+class CachedRows:
+    """Rows that a vector cache has, by the keys of their texts; see `cached_rows`.
+
+    keys : (n, 16) uint8, one for each row, in the corpus's order.
+    """
+
+    folder: str
+    space: EmbeddingSpace
+    keys: np.ndarray
+
+    part_bytes = 256 << 20  # copied: shards have their texts by length, not in the corpus's order
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, full dimension)."""
+        return len(self.keys), self.space.full_dim
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one row."""
+        return 4 * self.space.full_dim
+
+    def part(self, start: int, stop: int) -> CachedRows:
+        """Rows start..stop - 1."""
+        return replace(self, keys=self.keys[start:stop])
+
+    def read(self) -> np.ndarray:
+        """The rows in memory, from shards whose checksums were compared."""
+        folder = Path(self.folder)
+        if not (folder / self.space.fingerprint).is_dir():  # opened, it would be made, and be empty
+            raise ServerError(
+                f"the worker on {socket.gethostname()} has no vectors of {self.space.model} in {folder}: put the "
+                "folder on storage that every machine mounts at the same place"
+            )
+        rows = np.empty(self.shape, dtype=np.float32)
+        keys = [key.tobytes() for key in self.keys]
+        lost = VectorCache(folder).for_space(self.space).read(keys, rows, np.arange(len(keys)))
+        if lost:
+            raise ServerError(
+                f"{len(lost):,} of {len(keys):,} texts have no whole vector in {folder}; embed the corpus again, which "
+                "encodes only those"
+            )
+        return rows
+
+
+def cached_rows(
+    folder: str | Path,
+    space: EmbeddingSpace,
+    corpus: str | Path,
+    *,
+    role: Role = Role.DOCUMENT,
+    instruction: str | None = None,
+) -> CachedRows:
+    """The vectors of a corpus in the folder that `embed_corpus` or `embed_on_ray` made of it, or any vector cache.
+
+    space : of the embedder that made them.
+    corpus : as `embed_corpus` takes it; its texts are read once, for their keys of 16 bytes, and rows have their order.
+
+    Raises PlanError if some have no vector, DataError for a corpus that cannot be read.
+    """
+    check_role(role, instruction)
+    folder, render, keys = Path(folder).resolve(), space.renderer(role, instruction), []
+    if not (folder / space.fingerprint).is_dir():
+        raise PlanError(f"{folder} holds no vectors of {space.model}; embed {corpus} into it first")
+    shards = VectorCache(folder).for_space(space)
+    missing = 0
+    for window in windows(render(text) for part in corpus_parts(corpus) for text in part_texts(part)):
+        found = text_keys(window)
+        missing += len(shards.missing(found))
+        keys.append(np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, KEY_BYTES))
+    if missing or not keys:
+        what = (
+            f"{missing:,} texts of {corpus} have no vector in {folder}"
+            if missing
+            else f"{corpus} holds no texts"
+        )
+        raise PlanError(f"{what}; embed it first")
+    return CachedRows(str(folder), space, np.concatenate(keys))
+
+
+def rows_of(corpus: str | Path | np.ndarray | CachedRows) -> CorpusRows:
+    """The rows of a `.npy` file, of a mapped array by its file, of an array in memory, or of a cache.
 
     Raises PlanError for a file that cannot be read, or that holds no 2-D array of floating numbers.
     """
+    if isinstance(corpus, CachedRows):
+        return corpus
     named = "corpus"
     if isinstance(corpus, str | Path):
         named = f"corpus {corpus}"

@@ -1,9 +1,10 @@
 """The exact search at every dimension on Ray workers, of this machine or of a cluster, merged as shards are.
 
-Each worker maps the rows of its part from the corpus's own file, searches them as one process does and sends their k
-nearest back; the queries lie once in Ray's store of objects. Parts are merged in the order of their rows, each as soon
-as all before it are, so memory stays that of a few answers. A part whose worker is killed, or whose node is lost, is
-searched again elsewhere. On several machines, the file lies on storage that all of them mount.
+Each worker maps the rows of its part from the corpus's own file, or reads them from its shards, searches them as one
+process does and sends their k nearest back; the queries lie once in Ray's store of objects. Parts are merged in the
+order of their rows, each as soon as all before it are, so memory stays that of a few answers. A part whose worker is
+killed, or whose node is lost, is searched again elsewhere. On several machines, the file lies on storage that all of
+them mount.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import ServerError, ToolkitError
-from toolkit.scale.corpus_rows import CorpusRows, rows_of
+from toolkit.scale.corpus_rows import CachedRows, CorpusRows, rows_of
 from toolkit.scale.ray_workers import RayWorkers, on_ray, reason
 from toolkit.search.exact.compute import Compute
 from toolkit.search.exact.search import check_search
@@ -35,7 +36,7 @@ _Found = dict[int, Neighbours]
 
 
 def search_on_ray(
-    corpus: str | Path | np.ndarray,
+    corpus: str | Path | np.ndarray | CachedRows,
     queries: np.ndarray,
     dims: Sequence[int],
     /,
@@ -47,7 +48,8 @@ def search_on_ray(
     """`exact_search` on Ray workers: the exact k nearest rows by cosine at each of `dims`, as {dim: Neighbours}.
 
     corpus : (n, full_dim) floating rows: the path of a `.npy` file, which every worker maps; a mapped array likewise,
-        by its file; or an array in memory, of which each part is sent.
+        by its file; what `corpus_rows.cached_rows` finds in a folder of shards, which every worker reads; or an array
+        in memory, of which each part is sent.
     queries : (q, full_dim) float32 rows. k : neighbours of each query, 1..n.
     on : where workers run, all cores or GPUs of this machine by default. Each searches with the cores or GPU it has.
     progress : called with the number of rows just finished.
