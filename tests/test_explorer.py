@@ -13,7 +13,6 @@ from toolkit.decide.recommend import recommend
 pytest.importorskip("plotly", reason="the explorer needs plotly")
 pytest.importorskip("anywidget", reason="the explorer needs anywidget")
 RECORDED = Path(__file__).parents[1] / "results" / "grid-minilm-scifact"
-MEGABYTES = 1e-3  # of a GB
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +36,10 @@ def view(shared):
         ("size", shared.size.options[0][1]),
         ("most_bytes", np.inf),
         ("most_ms", np.inf),
-        ("most_gb", np.inf),
+        ("most_memory", np.inf),
         ("grade", "likely"),
         ("cost", "usd_per_month"),
-        ("setting", None),
+        ("setting", ""),
         ("target", "faiss"),
     ):
         getattr(shared, control).value = value
@@ -111,9 +110,10 @@ def test_limits_fade_what_they_rule_out(view, results):
 def test_memory_is_counted_at_the_corpus_size(view, results):
     view.size.value = 1_000_000
     asked(view, results, keep=0.95, corpus_size=1_000_000)
-    gigabytes = next(one for _, one in view.most_gb.options if one >= 50 * MEGABYTES)
-    view.most_gb.value = gigabytes
-    asked(view, results, keep=0.95, corpus_size=1_000_000, max_bytes_per_vector=gigabytes * 1e9 / 1_000_000)
+    size_bytes = dict(view.most_memory.options)["50 MB"]
+    assert size_bytes == pytest.approx(50e6)
+    view.most_memory.value = size_bytes
+    asked(view, results, keep=0.95, corpus_size=1_000_000, max_bytes_per_vector=size_bytes / 1_000_000)
 
 
 def test_proven_alone(view, results):

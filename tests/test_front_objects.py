@@ -12,6 +12,7 @@ from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.given import vectors_of
 from toolkit.embedding.static import StaticEmbedder
 from toolkit.errors import DataError, Interrupted, PlanError, ResultsError, VectorError
+from toolkit.experiment.sweep import NOTHING_LACKED
 
 
 @pytest.fixture
@@ -73,6 +74,16 @@ def test_without_a_folder_the_same_call_finds_its_own_and_another_plan_gets_anot
     assert first.results.folder == again.results.folder != other.results.folder
     assert again.results.folder.name.startswith("colours-static-")
     assert any(note.startswith("continued: 3 of 3") for note in again.results.notes)
+    assert NOTHING_LACKED in again.results.notes
+
+
+def test_a_sweep_that_was_stopped_while_it_timed_is_not_called_finished(in_folder):
+    folder = toolkit.sweep(data=colours(), **QUICK).results.folder
+    for path in (folder / "raw").glob("*.timing.npz"):
+        path.unlink()
+    notes = toolkit.sweep(data=colours(), **QUICK).results.notes
+    assert any(note.startswith("continued: 3 of 3") for note in notes)
+    assert NOTHING_LACKED not in notes
 
 
 def test_another_plan_in_the_same_folder_says_what_differs_and_what_to_do(tmp_path):

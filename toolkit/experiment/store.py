@@ -22,7 +22,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,17 +45,21 @@ _DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError, RuntimeError, No
 
 @dataclass(frozen=True)
 class RawStore:
-    """Raw results of one sweep, by setting, as far as they have its identity."""
+    """Raw results of one sweep, by setting, as far as they have its identity.
+
+    saved : the files that this store and its parts wrote, in order.
+    """
 
     folder: Path
     identity: Identity
+    saved: list[Path] = field(default_factory=list, compare=False)
 
     def part(self, documents: int, *, drawn: str = "") -> RawStore:
         """A store of its own inside this one, for a part of the corpus; `drawn` says how it was drawn."""
         folder = self.folder / f"{documents}-documents"
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        return RawStore(folder, self.identity.part(documents, drawn=drawn))
+        return RawStore(folder, self.identity.part(documents, drawn=drawn), self.saved)
 
     @property
     def index_folder(self) -> Path:
@@ -161,16 +165,17 @@ class RawStore:
         """Save build facts as JSON."""
         stamp = self.identity.build(name)
         payload = json.dumps(dict(facts) | {_STAMP: json.loads(stamp.text)}, ensure_ascii=False).encode()
-        path = self._path(name, "build.json", stamp)
-        with writing(path):
-            write_atomically(path, payload)
+        self._write(self._path(name, "build.json", stamp), payload)
 
     def _save(self, setting: Setting, kind: str, stamp: Stamp, arrays: Mapping[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         np.savez(buffer, **{_STAMP: np.array(stamp.text)}, **arrays)
-        path = self._path(setting.slug, f"{kind}.npz", stamp)
+        self._write(self._path(setting.slug, f"{kind}.npz", stamp), buffer.getvalue())
+
+    def _write(self, path: Path, payload: bytes) -> None:
         with writing(path):
-            write_atomically(path, buffer.getvalue())
+            write_atomically(path, payload)
+        self.saved.append(path)
 
     def _arrays(
         self, setting: Setting, kind: str, stamp: Stamp, needed: set[str]

@@ -41,6 +41,7 @@ from toolkit.search.faiss.factory import load_faiss
 
 # Others' use of this share of the cores makes timings doubtful.
 _BUSY_SHARE = 0.1
+NOTHING_LACKED = "nothing lacked, so nothing was measured again"
 
 
 def run_sweep(
@@ -126,6 +127,8 @@ def run_sweep(
         if float(earlier.get("cores_used_by_others", 0)) > host["cores_used_by_others"]:
             host = earlier  # samples of that run are among those that count
         notes += sweep.notes
+        if folder.continued and not store.saved:
+            notes.append(NOTHING_LACKED)
         if tables.timed:
             notes += _busy(host, usable_cores())
         about |= {

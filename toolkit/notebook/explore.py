@@ -28,7 +28,9 @@ from toolkit.notebook.live_charts import STYLE, DimensionChart, TradeoffChart
 _KEEPS = (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0)
 _SIZES = tuple(10**power for power in range(4, 10))
 _COSTS = ("usd_per_month", "p95_ms", "bytes_per_vector")
-_NO_LIMIT = ("no limit", np.inf)  # the slider has no value None
+# Neither control shows a name for a value None.
+_NO_LIMIT = ("no limit", np.inf)
+_NOTHING_PINNED = ("the recommended one", "")
 _WIDE = {"width": "30em"}
 
 
@@ -38,7 +40,7 @@ class ExplorerView(ipywidgets.VBox):
     evidence : what the sweep says. embedder : the spec it was measured with, for the code. keep : to begin with.
     pictures : a recommendation's charts as HTML, for where no kernel is, as in an exported page.
 
-    keep, size, most_bytes, most_ms, most_gb, grade, cost, setting, target are its controls, and `found` is the
+    keep, size, most_bytes, most_ms, most_memory, grade, cost, setting, target are its controls, and `found` is the
     recommendation that they lead to.
     """
 
@@ -63,19 +65,16 @@ class ExplorerView(ipywidgets.VBox):
         bytes_each = table["bytes_per_vector"]
         self.most_bytes = _limit("bytes per vector, at most", bytes_each.min(), bytes_each.max())
         self.most_ms = _limit("p95 ms, at most", table["p95_ms"].min(), largest["p95_ms"].max())
-        self.most_gb = _limit(
-            "GB of memory, at most",
-            bytes_each.min() * evidence.documents / GB,
-            largest["bytes_per_vector"].max() * self.size.options[-1][1] / GB,
+        self.most_memory = _limit(
+            "memory, at most",
+            bytes_each.min() * evidence.documents,
+            largest["bytes_per_vector"].max() * self.size.options[-1][1],
+            text=_memory_text,
         )
-        self.grade = ipywidgets.ToggleButtons(
-            options=[("proven or likely", "likely"), ("proven alone", "proven")], description="must be"
-        )
-        self.cost = ipywidgets.ToggleButtons(
-            options=[(described(name).axis, name) for name in _COSTS], description="against"
-        )
+        self.grade = _toggle("must be", [("proven or likely", "likely"), ("proven alone", "proven")])
+        self.cost = _toggle("against", [(described(name).axis, name) for name in _COSTS])
         self.setting = ipywidgets.Dropdown(
-            options=[("the recommended one", None), *((key, key) for key in sorted(table["setting"]))],
+            options=[_NOTHING_PINNED, *((key, key) for key in sorted(table["setting"]))],
             description="pinned",
             layout=ipywidgets.Layout(**_WIDE),
         )
@@ -91,7 +90,7 @@ class ExplorerView(ipywidgets.VBox):
         super().__init__(
             [
                 ipywidgets.HTML(STYLE),
-                _row([self.keep, self.size, self.most_bytes, self.most_ms, self.most_gb]),
+                _row([self.keep, self.size, self.most_bytes, self.most_ms, self.most_memory]),
                 _row([self.grade, self.cost]),
                 self._answer,
                 _row([_half(self.tradeoff.figure), _half(self.dimensions.figure)]),
@@ -109,7 +108,7 @@ class ExplorerView(ipywidgets.VBox):
     @property
     def demand(self) -> Constraints:
         """What the controls ask for; memory counts as bytes per vector at the corpus size."""
-        most_bytes = min(self.most_bytes.value, self.most_gb.value * GB / self.size.value)
+        most_bytes = min(self.most_bytes.value, self.most_memory.value / self.size.value)
         return Constraints(
             self.evidence.metric,
             keep=self.keep.value,
@@ -134,7 +133,7 @@ class ExplorerView(ipywidgets.VBox):
 
     @property
     def _demands(self) -> tuple[ipywidgets.Widget, ...]:
-        return (self.keep, self.size, self.most_bytes, self.most_ms, self.most_gb, self.grade)
+        return (self.keep, self.size, self.most_bytes, self.most_ms, self.most_memory, self.grade)
 
     def _ask(self, _change: object = None) -> None:
         self.found = self.evidence.recommendation(self.demand, brief=True)
@@ -211,7 +210,14 @@ def _slider(name: str, options: Sequence[tuple[str, object]], value: object) -> 
     )
 
 
-def _limit(name: str, least: float, most: float) -> ipywidgets.SelectionSlider:
+def _toggle(name: str, options: Sequence[tuple[str, str]]) -> ipywidgets.ToggleButtons:
+    """Buttons as wide as what they say."""
+    return ipywidgets.ToggleButtons(options=list(options), description=name, style={"button_width": "auto"})
+
+
+def _limit(
+    name: str, least: float, most: float, *, text: Callable[[float], str] = number
+) -> ipywidgets.SelectionSlider:
     """Round values from one that hardly anything meets to one that all do, and then none."""
     steps = [
         digit * 10.0**power
@@ -220,7 +226,17 @@ def _limit(name: str, least: float, most: float) -> ipywidgets.SelectionSlider:
     ]
     below = [one for one in steps if one < least][-1:]
     usable = [*below, *(one for one in steps if least <= one < most)]
-    return _slider(name, [*((number(one), one) for one in usable), _NO_LIMIT], np.inf)
+    return _slider(name, [*((text(one), one) for one in usable), _NO_LIMIT], np.inf)
+
+
+def _memory_text(size_bytes: float) -> str:
+    """``50 kB``, ``2 GB``: decimal, as a machine's memory is sold."""
+    unit, scale = next(
+        (unit, scale)
+        for unit, scale in (("TB", 1000 * GB), ("GB", GB), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
+        if size_bytes >= scale or unit == "B"
+    )
+    return f"{number(size_bytes / scale)} {unit}"
 
 
 def _finite(limit: float) -> float | None:

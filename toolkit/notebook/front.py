@@ -28,7 +28,7 @@ from toolkit.experiment.outlook import Outlook
 from toolkit.experiment.plan import SweepPlan, resolve_plan
 from toolkit.experiment.queries import given_queries
 from toolkit.experiment.results import Results
-from toolkit.experiment.sweep import run_sweep
+from toolkit.experiment.sweep import NOTHING_LACKED, run_sweep
 from toolkit.notebook.views import ResultsView
 from toolkit.progress import in_notebook, say
 from toolkit.report.write import write_report
@@ -110,8 +110,7 @@ def _say_outlook(outlook: Outlook) -> None:
 
 def _say_what_was_there(results: Results, *, show: bool) -> None:
     note = next((note for note in results.notes if note.startswith("continued: ")), "")
-    counts = re.match(r"continued: ([\d,]+) of ([\d,]+) settings", note)
-    if counts and counts[1] == counts[2]:
+    if NOTHING_LACKED in results.notes:
         say(
             f"{results.folder}: this sweep was there already, finished; nothing was measured again", show=show
         )

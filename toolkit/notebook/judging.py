@@ -56,6 +56,7 @@ class JudgeView(ipywidgets.VBox):
                 self._said,
             ]
         )
+        self.add_class("toolkit-judge")
         self._show()
 
     def press(self, key: str) -> None:
