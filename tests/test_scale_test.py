@@ -54,6 +54,14 @@ def test_copies_and_empty_documents_do_no_harm():
         Distractors(np.zeros((5, 32), np.float32))
 
 
+def test_distractors_are_drawn_after_the_documents_that_they_are_to_be_like(tmp_path):
+    here, there = clustered(200), clustered(200, seed=3)
+    here[:, :16], there[:, 16:] = 0.0, 0.0
+    rows = pad(normalize(here), 500, tmp_path / "rows.npy", like=normalize(there), progress=False).rows
+    assert (rows[:200] == normalize(here)).all()
+    assert np.abs(rows[200:, 16:]).max() < 1e-6
+
+
 def test_padding_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     from toolkit.at_scale import padded
 

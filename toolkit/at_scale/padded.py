@@ -23,13 +23,16 @@ def pad(
     path: Path,
     *,
     others: np.ndarray | None = None,
+    like: np.ndarray | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Vectors:
     """The corpus first, then `others` as far as there are any, then drawn vectors; memory-mapped from `path`.
 
-    corpus, others : (n, dim) float32 unit rows. A file that an interrupted call left is continued; one of other
-    contents must lie elsewhere. Raises ResultsError where the disk refuses it.
+    corpus, others, like : (n, dim) float32 unit rows. Vectors are drawn after `like`, by default after the corpus:
+    where a corpus holds some documents more often than further ones will, it is those that the further ones resemble.
+    A file that an interrupted call left is continued; one of other contents must lie elsewhere. Raises ResultsError
+    where the disk refuses it.
     """
     shape = (documents, corpus.shape[1])
     given = [corpus] if others is None else [corpus, others[: documents - len(corpus)]]
@@ -45,7 +48,7 @@ def pad(
         if done < documents:
             with progress_bar(total=documents, label="draw distractors", unit="doc", show=progress) as bar:
                 bar.update(done)
-                source = Distractors(corpus, seed=seed)
+                source = Distractors(corpus if like is None else like, seed=seed)
                 while done < documents:
                     size = min(BLOCK_ROWS, documents - done)
                     rows[done : done + size] = source.block((done - known) // BLOCK_ROWS, size)
