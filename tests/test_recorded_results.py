@@ -11,7 +11,7 @@ from toolkit.measure.metrics import COSTS, PARTS, described
 from toolkit.measure.noninferiority import KEEPS
 
 RECORDED = sorted(path.parent for path in (Path(__file__).parents[1] / "results").glob("*/plan.toml"))
-FACTS = {"dataset", "model", "setting", *SETTING_COLUMNS, "factory", "index_device"}
+FACTS = {"dataset", "model", "setting", *SETTING_COLUMNS, "factory", "index_device", "same_ranking"}
 
 
 def quality_of(column: str) -> str:

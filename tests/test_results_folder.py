@@ -278,8 +278,24 @@ def test_recorded_folders_are_read(measurements):
     assert results.plan_text == (measurements.parent / "plan.toml").read_text()
 
 
-def test_tables_of_an_earlier_version_use_todays_names():
-    folder = Path(__file__).parents[1] / "results" / "grid-static-builtin"
+@pytest.fixture
+def of_an_earlier_version(tmp_path):
+    """A recorded sweep as versions wrote it that counted candidates for each neighbour and named no depth of MAP."""
+    recorded = Path(__file__).parents[1] / "results" / "grid-static-builtin"
+    for name in ("measurements", "per_query", "scaling"):
+        table = pd.read_parquet(recorded / f"{name}.parquet").drop(columns="same_ranking", errors="ignore")
+        table.columns = [column.replace("map@100", "map") for column in table.columns]
+        for column in {"setting", "rescore"} & set(table.columns):
+            table[column] = table[column].astype(str).str.replace("@400", "x4")
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    plan = (recorded / "plan.toml").read_text()
+    (tmp_path / "plan.toml").write_text(plan.replace("candidates = 400", "candidates = 4"))
+    (tmp_path / "environment.json").write_bytes((recorded / "environment.json").read_bytes())
+    return tmp_path
+
+
+def test_tables_of_an_earlier_version_use_todays_names(of_an_earlier_version):
+    folder = of_an_earlier_version
     written = pd.read_parquet(folder / "measurements.parquet")
     results = Results.load(folder)
     frame = results.measurements

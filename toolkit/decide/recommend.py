@@ -177,8 +177,10 @@ class Evidence:
 
     def falls_short(self, key: str, keep: float, size: int) -> bool:
         """Whether a share kept at a size lies below `keep` with all its interval; never by far extrapolation."""
-        at = None if self.trends is None else self.kept("at size", self.trends.at, key, size)
-        return at is not None and at.decides and at.high < keep
+        if self.trends is None or not self.trends.decide_at(size):
+            return False
+        at = self.kept("at size", self.trends.at, key, size)
+        return at is not None and at.high < keep
 
     def alike(self, against: str, keys: tuple[str, ...]) -> np.ndarray:
         """(settings,) whether each one's quality cannot be told apart from that of one of them."""

@@ -100,6 +100,10 @@ class SizeTrends:
         """The sizes a setting was measured at; an index that is built for the whole corpus alone has one."""
         return sorted(self._means.get(setting, {}))
 
+    def decide_at(self, documents: int) -> bool:
+        """Whether a decision may rest on what `at` gives for so many documents."""
+        return documents / self.sizes[-1] <= MOST_GROWTH
+
     def at(self, setting: str, documents: int) -> KeptAtSize | None:
         """The kept share at a corpus size; None where it was measured at fewer than two sizes and not at that one."""
         sizes = self.sizes_of(setting)
@@ -121,12 +125,7 @@ class SizeTrends:
             return None
         shares = np.stack([self._shares(setting, size) for size in sizes])
         slopes = np.stack([_slopes(line) @ shares[-len(line) :] for line in _lines(tuple(sizes))])
-        tail = (1.0 - LEVEL) / 2.0
-        return Slope(
-            float(slopes[0, 0]),
-            float(np.nanquantile(slopes[:, 1:], tail, axis=1).min()),
-            float(np.nanquantile(slopes[:, 1:], 1.0 - tail, axis=1).max()),
-        )
+        return Slope(float(slopes[0, 0]), *_interval(slopes[:, 1:]))
 
     def of(self, setting: str, asked: int | None) -> KeptBySize:
         """All that is known of a setting; `asked` is the number of documents one plans for."""
@@ -144,9 +143,7 @@ class SizeTrends:
         return pd.DataFrame(rows, columns=["setting", "documents", "metric", "kept", "low", "high"])
 
     def _kept(self, documents: int, kept: np.ndarray, resampled: np.ndarray, *, measured: bool) -> KeptAtSize:
-        tail = (1.0 - LEVEL) / 2.0
-        low = float(np.nanquantile(resampled, tail, axis=1).min())
-        high = float(np.nanquantile(resampled, 1.0 - tail, axis=1).max())
+        low, high = _interval(resampled)
         share = float(np.clip(kept[0], max(low, 0.0), max(high, 0.0)))
         return KeptAtSize(
             documents, share, max(low, 0.0), max(high, 0.0), measured, documents / self.sizes[-1]
@@ -197,3 +194,12 @@ def _weights(sizes: tuple[int, ...], documents: int) -> np.ndarray:
     x = np.log2(np.array(sizes, dtype=np.float64))
     centred = x - x.mean()
     return 1.0 / len(x) + centred * (np.log2(documents) - x.mean()) / (centred @ centred)
+
+
+def _interval(resampled: np.ndarray) -> tuple[float, float]:
+    """What covers the intervals of all rows of (lines, resamples)."""
+    tail = (1.0 - LEVEL) / 2.0
+    # numpy's way around NaN takes row after row, ten times as long.
+    quantile = np.nanquantile if np.isnan(resampled).any() else np.quantile
+    low, high = quantile(resampled, (tail, 1.0 - tail), axis=1)
+    return float(low.min()), float(high.max())
