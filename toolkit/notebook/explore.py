@@ -143,7 +143,9 @@ class ExplorerView(ipywidgets.VBox):
     def _read_ahead(self) -> None:
         """Find what each step of two sliders will need, so that none has to be waited for."""
         for _, size in self.size.options:
-            self.evidence.priced(size)
+            table, _ = self.evidence.priced(size)
+            for key in table["setting"]:
+                self.evidence.falls_short(key, self.keep.value, size)
         for _, keep in reversed(self.keep.options):
             self.evidence.tested(keep)
 
