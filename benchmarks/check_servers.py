@@ -109,7 +109,7 @@ def peers(options: argparse.Namespace, folder: Path) -> Iterator[Subject]:
     yield Subject("toolkit-serve-gpu", own(reference), reference, weights)
     for named in options.peer:
         name, _, script = named.partition("=")
-        yield Subject(name, peer(str(Path(script).resolve()), MODEL=str(model)), reference, weights)
+        yield Subject(name, peer(script, MODEL=str(model)), reference, weights)
 
 
 def checked(subject: Subject, *, risky: bool) -> Conformance:

@@ -13,8 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,6 +23,7 @@ import httpx
 import numpy as np
 import psutil
 from _record import record
+from _servers import own, started
 
 from toolkit.vectors import truncate
 
@@ -151,30 +150,22 @@ def main() -> None:
         pairs.write_text(
             "query,document\n" + "".join(f"what is {i}?,it is {i} of many\n" for i in range(500))
         )
-        command = [sys.executable, "-m", "toolkit", "serve", "--embedder", given.embedder, "--port", "0"]
-        server = subprocess.Popen(
-            [*command, "--calibrate", f"csv:{pairs}"], stdout=subprocess.PIPE, text=True
-        )
-        try:
-            ready = next(line for line in server.stdout if line.startswith("ready: "))
-            url, _, model = ready.removeprefix("ready: ").strip().partition(" serves ")
+        with started(own(given.embedder, "--calibrate", f"csv:{pairs}")) as (url, pid):
             texts = [f"known text {i} about something" for i in range(64)]
             with httpx.Client(base_url=url) as http:
+                model = http.get("/models").json()["data"][0]["id"]
                 told = [
                     http.post("/embeddings", json={"model": model, "input": text}).json() for text in texts
                 ]
             rows = np.array([one["data"][0]["embedding"] for one in told], dtype=np.float32)
             load = Load(url.removesuffix("/v1"), model, texts, rows, time.monotonic() + 60 * given.minutes)
-            samples = asyncio.run(run(load, psutil.Process(server.pid), given.clients))
+            samples = asyncio.run(run(load, psutil.Process(pid), given.clients))
             time.sleep(1.0)
             waiting = [
                 line
                 for line in httpx.get(f"{load.root}/metrics").text.splitlines()
                 if line.startswith("te_queue_size ")
             ]
-        finally:
-            server.kill()
-            server.wait()
     figures = growth(samples) | {
         "minutes": given.minutes,
         "clients": given.clients,

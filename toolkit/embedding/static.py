@@ -13,7 +13,7 @@ import numpy as np
 
 from toolkit.embedding.engine import Engine
 from toolkit.embedding.protocol import Block
-from toolkit.embedding.tokens import TokenizerFile
+from toolkit.embedding.tokens import TokenizerFile, keep_no_texts
 from toolkit.space import EmbeddingSpace
 from toolkit.vectors import normalize
 
@@ -51,7 +51,9 @@ class StaticEmbedder(Engine):
         root.handlers[:] = handlers
         root.setLevel(level)
         # Without `cache_dir`, load() looks for the bundled tokenizer in a folder that does not exist.
-        return WordLlama.load(cache_dir=Path(str(files("wordllama"))), dim=_FULL_DIM, disable_download=True)
+        model = WordLlama.load(cache_dir=Path(str(files("wordllama"))), dim=_FULL_DIM, disable_download=True)
+        keep_no_texts(model.tokenizer)
+        return model
 
     def tokenizer_file(self) -> TokenizerFile:
         """WordLlama's; it frames no text."""

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class TokenCounter:
         self._tokenizer = Tokenizer.from_str(file.json)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        keep_no_texts(self._tokenizer)
         self._special = file.special_tokens
         self.vocabulary = self._tokenizer.get_vocab_size(with_added_tokens=True)
         with_special = self._tokenizer.encode("a", add_special_tokens=self._special).tokens
@@ -64,6 +69,17 @@ class TokenCounter:
             text if list(one) in (without.ids, with_special.ids) else None
             for text, one, without, with_special in zip(texts, ids, bare, framed, strict=True)
         ]
+
+
+def keep_no_texts(tokenizer: Tokenizer) -> None:
+    """Turn off the tokenizers library's cache of words where a word is a whole text.
+
+    The cache keeps the first 10,000 words of up to 256 bytes for good. Words recur; but where nothing splits a text
+    into words, as with Llama's BPE, these are whole texts, some kilobytes each, and hardly ever come again.
+    """
+    forget = getattr(tokenizer.model, "_resize_cache", None)  # of BPE and Unigram only
+    if tokenizer.pre_tokenizer is None and forget is not None:
+        forget(0)
 
 
 def token_counter(embedder: object) -> TokenCounter | None:

@@ -19,6 +19,7 @@ from toolkit.errors import PlanError, ToolkitError, require_package
 from toolkit.serve.app import State, make_app
 from toolkit.serve.calibration import Calibration, calibrate
 from toolkit.serve.engine_port import Admission, LocalPort
+from toolkit.serve.memory import lean_heap
 from toolkit.serve.metrics import Metrics
 from toolkit.serve.model import Alias, ServedModel
 from toolkit.serve.recommended import SUFFIX, RecommendedSetting
@@ -53,7 +54,8 @@ def serve(
         announce(
             "warning: whoever reaches this address can use the server; give it keys, or put a proxy with keys before it"
         )
-    running.run()
+    with lean_heap():
+        running.run()
 
 
 class RunningServer:
