@@ -20,16 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _record import record
-from _servers import free_port
+from _servers import Server, peer, running
 
 from toolkit.conformance.load import Load, LoadResult, run_load
 
@@ -66,14 +62,13 @@ def main() -> None:
             print(json.dumps(offline(options)))
             return
         if "toolkit" in options.parts:
-            me = [sys.executable, __file__, "--shape", options.shape]
-            with server([*me, "--device", options.device], options, own=True) as url:
+            with running(own_server(options), ready_s=START_S) as url:
                 figures["toolkit"] = measure(url, options)
                 if "more" in options.parts:
                     figures["sizes"] = request_sizes(url, options)
                     figures["dimensions"] = dimensions(url, options)
         for name, script in (peer.split("=", 1) for peer in options.peer):
-            with server(["bash", script], options) as url:
+            with running(peer(script, model=MODEL), ready_s=START_S) as url:
                 figures[name] = measure(url, options)
     finally:  # what one server fails with does not lose the others' figures
         figures |= summary(figures)
@@ -149,43 +144,13 @@ def texts_of(workload: str) -> list[str]:
     return [" ".join(f"w{i}" for i in rng.integers(10, 9000, length)) for length in lengths]
 
 
-@contextmanager
-def server(command: list[str], options: argparse.Namespace, *, own: bool = False) -> Iterator[str]:
-    """A server in a process group of its own, from when it answers until its end; yields its /v1 address."""
-    port = free_port()
-    if own:
-        command = [*command, "--serve", str(port)]
-        if options.profile:
-            spy = ["py-spy", "record", "--gil", "--nonblocking", "-f", "raw", "-r", "200"]
-            command = [*spy, "-o", str(options.profile), "--", *command]
-    begin = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=os.environ | {"PORT": str(port)}, start_new_session=True, stdout=sys.stderr
-    )
-    url = f"http://127.0.0.1:{port}/v1"
-    try:
-        while not answers(url):
-            if process.poll() is not None or time.perf_counter() - begin > START_S:
-                raise SystemExit(f"{command[-1]} did not start: exit status {process.poll()}")
-            time.sleep(0.5)
-        print(f"{command[1]} answers after {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
-        yield url
-    finally:
-        for sign in (signal.SIGINT if own else signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, sign)
-                process.wait(20)
-
-
-def answers(url: str) -> bool:
-    """Whether a request for a vector is answered."""
-    body = json.dumps({"model": MODEL, "input": "w10 w11"}).encode()
-    asked = urllib.request.Request(f"{url}/embeddings", body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(asked, timeout=60) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
+def own_server(options: argparse.Namespace) -> Server:
+    """This program as a server, beside py-spy if its profile is asked for, which writes it when interrupted."""
+    command = (sys.executable, __file__, "--shape", options.shape, "--device", options.device)
+    if options.profile:
+        spy = ("py-spy", "record", "--gil", "--nonblocking", "-f", "raw", "-r", "200")
+        command = (*spy, "-o", str(options.profile.resolve()), "--", *command)
+    return Server("embedding-toolkit", command, port_option="--serve", model=MODEL, stop=signal.SIGINT)
 
 
 def load(

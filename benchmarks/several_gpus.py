@@ -17,19 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from _checkpoints import write_qwen3
 from _record import record
+from _servers import own, running
 
 from toolkit.conformance.load import Load, run_load
 from toolkit.embedding.open import open_embedder
@@ -42,6 +40,7 @@ from toolkit.search.exact.sharded import sharded_search
 DIMS = (32, 64, 128, 256, 512, 768, 1024)
 K = 100
 CHECKED_ROWS = 200_000
+START_S = 300.0
 TINY = DecoderShape(
     layers=2,
     hidden=64,
@@ -217,7 +216,8 @@ def serve(options: argparse.Namespace) -> dict[str, object]:
     requests = [texts[start : start + 16] for start in range(0, 1_024, 16)]
     found = {}
     for name, devices in (("one", options.devices[:1]), ("all", options.devices)):
-        with server(options.model, devices) as url:
+        one = own(f"local:{options.model}", "--devices", ",".join(devices))
+        with running(one, ready_s=START_S) as url:
             load = Load(
                 url=url,
                 model="random-4b",
@@ -234,24 +234,6 @@ def serve(options: argparse.Namespace) -> dict[str, object]:
         "serve_scaling": round(found["all"]["texts_per_s"] / found["one"]["texts_per_s"], 4),
         "serve_load": found,
     }
-
-
-@contextmanager
-def server(model: Path, devices: list[str]) -> Iterator[str]:
-    """``toolkit serve`` in a process of its own; its address."""
-    command = [sys.executable, "-m", "toolkit", "serve", "--embedder", f"local:{model}", "--port", "0"]
-    command += ["--devices", ",".join(devices)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        for line in running.stdout:
-            if line.startswith("ready: "):
-                yield line.split()[1]
-                return
-        raise RuntimeError(f"the server ended with exit code {running.wait()}")
-    finally:
-        running.terminate()
-        running.wait(30)
-        running.stdout.close()
 
 
 PARTS = {"encode": encode, "ray": ray, "search": search, "serve": serve}
