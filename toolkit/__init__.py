@@ -251,9 +251,11 @@ def sweep(
     out : results folder. Without one, ``results/<data>-<embedder>-<hash of the plan>``: the same call finds it again.
     embedder : a spec, a config, a SentenceTransformer, a function from a list of texts to rows, any object with
         `space` and `encode(texts)` (an open one stays open), or vectors that are there: (documents, queries), two
-        arrays of shape (n, dimension) in the set's order. Default ``static``.
+        arrays of shape (n, dimension) in the set's order; documents may be a memory-mapped file of float16 or
+        float32, larger than memory, of which no copy is made. Default ``static``.
     data : a spec; a set such as `retrieval_set` makes; a frame with columns ``query`` and ``document``; a list of
-        texts; (docs, queries) or (docs, queries, qrels). Default ``builtin``.
+        texts; (docs, queries) or (docs, queries, qrels). Default ``builtin``; for vectors that are there, the vectors
+        alone: no texts and no judgements, and what the exact search finds is what counts as relevant.
     dims : embedding dimensions, the full one is always among them; ``"auto"`` (default) is 32, 48, 64, 96, ..
     precisions : of stored vectors: ``float32`` (default), ``float16``, ``int8``, ``binary`` ..
     indexes : ``Flat`` (default), ``HNSW32``, ``IVF256`` .., or dictionaries as `IndexPlan` takes them.

@@ -71,20 +71,23 @@ def _raise_not_finite(rows: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Full-dimension unit vectors of a list of texts, in memory or memory-mapped.
+    """Full-dimension vectors of a list of texts, in memory or memory-mapped.
 
-    rows : (n, full_dim) float32; each row has norm 1, or 0 for a text without tokens.
+    rows : (n, full_dim) float32, or float16, which is only ever widened a block at a time; each row has norm 1, or 0
+        for a text without tokens. Rows of a user's own file may have any length: every reader normalizes.
     """
 
     rows: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.rows.ndim != 2 or self.rows.dtype != np.float32:
-            raise VectorError(f"expected 2-D float32 rows, got shape {self.rows.shape} of {self.rows.dtype}")
+        if self.rows.ndim != 2 or self.rows.dtype not in (np.float32, np.float16):
+            raise VectorError(
+                f"expected 2-D rows of float32 or float16, got shape {self.rows.shape} of {self.rows.dtype}"
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> Vectors:
-        """Memory-map a float32 `.npy` file: nothing is read until it is used."""
+        """Memory-map a `.npy` file: nothing is read until it is used."""
         return cls(np.load(path, mmap_mode="r", allow_pickle=False))
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ from toolkit.data.columns import (
 )
 from toolkit.data.pairs import numbers
 from toolkit.data.sentences import sentences_of
-from toolkit.data.sets import GIVEN, SENTENCES, UNJUDGED, PairSet, RetrievalSet
+from toolkit.data.sets import GIVEN, SENTENCES, UNJUDGED, PairSet, RetrievalSet, RowNumbers
 from toolkit.errors import DataError
 
 
@@ -113,6 +113,13 @@ def texts(
         unlabelled_source=SENTENCES if queries is None else GIVEN,
         clusters={**asked.clusters, **_given_clusters(clusters, asked.ids)},
     )
+
+
+def numbered(documents: int, queries: int, *, name: str = "vectors") -> RetrievalSet:
+    """A set without texts and judgements, for vectors that are there: documents and queries go by their row numbers."""
+    asked = RowNumbers(queries)
+    corpus = RowNumbers(documents)
+    return RetrievalSet(name, corpus, corpus, asked, asked, {}, unlabelled_source=GIVEN)
 
 
 def pair_set(left: Any, right: Any = None, scores: Any = None, *, name: str = "pairs") -> PairSet:  # noqa: ANN401

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 
@@ -21,6 +22,27 @@ SENTENCES = "sentences of the documents"
 def _bytes(text: str) -> bytes:
     """UTF-8; lone surrogates, which broken decoding leaves and UTF-8 cannot hold, are kept distinct."""
     return text.encode("utf-8", "surrogatepass")
+
+
+class RowNumbers(Sequence[str]):
+    """The numbers of rows as ids and texts of what has none: each is made when it is asked for, and none is kept."""
+
+    def __init__(self, count: int) -> None:
+        self._numbers = range(count)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        found = self._numbers[place]
+        return [str(number) for number in found] if isinstance(found, range) else str(found)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, self._numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +84,10 @@ class RetrievalSet:
             )
         self._check_source()
         for kind, ids in (("document", self.doc_ids), ("query", [*self.query_ids, *self.unlabelled_ids])):
-            if len(set(ids)) != len(ids):
+            if not isinstance(ids, RowNumbers) and len(set(ids)) != len(ids):
                 twice = next(i for i, times in Counter(ids).items() if times > 1)
                 raise DataError(f"{self.name}: {kind} id {twice!r} stands more than once; ids must differ")
-        known = set(self.doc_ids)
+        known = set(self.doc_ids) if self.qrels else ()
         for query_id, gains in self.qrels.items():
             for doc_id in gains:
                 if doc_id not in known:
@@ -135,7 +157,8 @@ class RetrievalSet:
 
 def _add_texts(digest: hashlib.blake2b, *parts: Sequence[str]) -> None:
     for part in parts:
-        for text in part:
+        # Millions of numbers in a row say no more than how many they are.
+        for text in [f"{len(part)} row numbers"] if isinstance(part, RowNumbers) else part:
             encoded = _bytes(text)
             digest.update(len(encoded).to_bytes(8, "little") + encoded)
 

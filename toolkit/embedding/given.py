@@ -1,6 +1,7 @@
 """Vectors that are there already, as an engine: each text of a set has its row, and no other text has any.
 
-Knows nothing of the set beyond its texts. Nothing is computed, so nothing needs a cache.
+Knows nothing of the set beyond its texts. Nothing is computed, so nothing needs a cache. Documents' rows of a
+memory-mapped file stay there as they are: whoever wants all of them in order gets the file's (`in_order`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from toolkit.embedding.engine import Engine
 from toolkit.embedding.protocol import Block
 from toolkit.errors import DataError, ToolkitWarning
 from toolkit.space import EmbeddingSpace, Prompts
-from toolkit.vectors import normalize
+from toolkit.vectors import Vectors, normalize
 
 _BLOCK_ROWS = 8_192
 _SAME = 1e-3
@@ -26,7 +27,8 @@ _AS_QUERY = "query: "
 class GivenVectors(Engine):
     """The rows of documents and queries, by their text.
 
-    docs, queries : (texts, rows) each; rows are (n, full_dim) of any float type and need not be normalized.
+    docs, queries : (texts, rows) each; rows are (n, full_dim) of any float type and need not be normalized. Those of
+        documents may be a memory-mapped file of float32 or float16, larger than memory.
     name : how tables name the model behind them.
 
     Where equal texts of one role have rows that differ, the first counts, and a ToolkitWarning says so. Raises
@@ -44,7 +46,7 @@ class GivenVectors(Engine):
     ) -> None:
         super().__init__()
         sides = {"documents": docs, "queries": queries}
-        rows = {what: _checked(what, *side) for what, side in sides.items()}
+        rows = {what: _checked(what, *side, mapped=what == "documents") for what, side in sides.items()}
         widths = {what: side.shape[1] for what, side in rows.items()}
         if len(set(widths.values())) > 1:
             raise DataError(
@@ -52,12 +54,20 @@ class GivenVectors(Engine):
                 "both must come from one model"
             )
         self._rows = rows
+        self._docs = docs[0]
+        self._mapped = Vectors(rows["documents"]) if isinstance(rows["documents"], np.memmap) else None
         self._place: dict[str, tuple[str, int]] = {}
         for what, (texts, _) in sides.items():
-            self._index(what, [_AS_QUERY + text if what == "queries" else text for text in texts])
+            if what == "queries" or self._mapped is None:
+                self._index(what, [_AS_QUERY + text if what == "queries" else text for text in texts])
         digest = hashlib.blake2b(digest_size=12)
         for side in rows.values():
-            digest.update(np.ascontiguousarray(side, dtype="<f4").tobytes())
+            for start in range(0, len(side), _BLOCK_ROWS):
+                block = side[start : start + _BLOCK_ROWS]
+                # A file's bytes as they are: it is too long to be widened for this alone.
+                digest.update(
+                    np.ascontiguousarray(block, block.dtype if self._mapped is not None else "<f4").data
+                )
         width = widths["documents"]
         self._space = EmbeddingSpace(
             model=name,
@@ -75,6 +85,10 @@ class GivenVectors(Engine):
     def space(self) -> EmbeddingSpace:
         """What decides the vectors' values."""
         return self._space
+
+    def in_order(self, texts: Sequence[str]) -> Vectors | None:
+        """The documents' mapped rows, if `texts` are the documents themselves; None where rows are looked up."""
+        return self._mapped if texts is self._docs else None
 
     def _index(self, what: str, texts: Sequence[str]) -> None:
         differing = 0
@@ -95,13 +109,17 @@ class GivenVectors(Engine):
             yield np.arange(start, start + len(chosen)), np.stack([self._row(text) for text in chosen])
 
     def _row(self, text: str) -> np.ndarray:
+        if self._mapped is not None and text not in self._place:
+            # Millions of texts are indexed only if one is asked for.
+            self._index("documents", self._docs)
         if text not in self._place:
             raise DataError(
                 f"the text {text.removeprefix(_AS_QUERY)!r:.60} has no given vector; instructions change queries, so "
                 "given vectors are measured without: compute them with the instruction, and sweep them apart"
             )
         what, i = self._place[text]
-        return self._rows[what][i]
+        row = self._rows[what][i]
+        return row if self._mapped is None else normalize(row[None])[0]
 
 
 def vectors_of(
@@ -109,7 +127,13 @@ def vectors_of(
     docs: Sequence[str],
     queries: Sequence[str],
 ) -> GivenVectors:
-    """Rows for a set's documents and queries: a pair (documents, queries), or a mapping with those names.
+    """An engine over rows for a set's documents and queries; see `sides_of`."""
+    rows, asked = sides_of(given)
+    return GivenVectors((docs, rows), (queries, asked))
+
+
+def sides_of(given: Mapping[str, np.ndarray] | Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of documents and of queries: from that pair, or a mapping with those names. A mapped file stays one.
 
     Raises DataError for anything else.
     """
@@ -123,13 +147,15 @@ def vectors_of(
         pair = (given[0], given[1])
     else:
         raise DataError(f"given vectors are {len(given)} arrays; give two, (documents, queries)")
-    return GivenVectors((docs, np.asarray(pair[0])), (queries, np.asarray(pair[1])))
+    return np.asanyarray(pair[0]), np.asarray(pair[1])
 
 
-def _checked(what: str, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
+def _checked(what: str, texts: Sequence[str], rows: np.ndarray, *, mapped: bool) -> np.ndarray:
     if rows.ndim != 2 or len(rows) != len(texts):
         raise DataError(
             f"rows of {what} have shape {rows.shape} and the set has {len(texts)} {what}; give one row for each, in "
             "the set's order"
         )
+    if mapped and isinstance(rows, np.memmap) and rows.dtype in (np.float32, np.float16):
+        return rows
     return normalize(rows if rows.dtype.kind == "f" else rows.astype(np.float32))

@@ -6,7 +6,7 @@ Knows no trend: what follows for a larger corpus is decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def derive_by_size(
     code_of = {key: code for code, key in enumerate(keys)}
     codes, sizes, values = [], [], []
     for size, store in stores.items():
-        doc_ids = [data.doc_ids[row] for row in parts.rows(size)]
+        doc_ids = _PartIds(data.doc_ids, parts.rows(size))
         for setting in settings:
             found = found_in_part(store, setting, parts)
             exact = found_in_part(store, Setting(full_dim, instruction=setting.instruction), parts)
@@ -79,3 +79,22 @@ def derive_by_size(
             metric: np.concatenate(values).astype(np.float32),
         }
     )
+
+
+class _PartIds(Sequence[str]):
+    """Ids of a part's documents, looked up one by one: those that are found are few among millions."""
+
+    def __init__(self, doc_ids: Sequence[str], rows: np.ndarray) -> None:
+        self._doc_ids, self._rows = doc_ids, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self._doc_ids[row] for row in self._rows[place]]
+        return self._doc_ids[self._rows[place]]

@@ -72,7 +72,8 @@ def corpus_parts(data: RetrievalSet, nearest: Neighbours, *, seed: int) -> Corpu
 def _relevant(data: RetrievalSet, nearest: Neighbours) -> Sequence[set[int]]:
     if not data.labelled:
         return [{int(row)} if row >= 0 else set() for row in nearest.rows[:, 0]]
-    row_of: Mapping[str, int] = {doc_id: row for row, doc_id in enumerate(data.doc_ids)}
+    judged = {doc_id for gains in data.qrels.values() for doc_id in gains}
+    row_of: Mapping[str, int] = {doc_id: row for row, doc_id in enumerate(data.doc_ids) if doc_id in judged}
     return [
         {row_of[doc_id] for doc_id, gain in data.qrels.get(query_id, {}).items() if gain > 0}
         for query_id in data.query_ids

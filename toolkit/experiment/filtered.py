@@ -14,12 +14,14 @@ from toolkit.measure.timing import single_query_ms
 from toolkit.search.backend import BareSearch, Filtering, Index
 from toolkit.search.cut_rows import CutRows
 from toolkit.search.exact.search import exact_search
+from toolkit.search.exact.sharded import merged
 from toolkit.search.filters import passing
 from toolkit.vectors import Vectors
 
 # Recall looks at so many neighbours, or at all that pass if they are fewer.
 DEPTH = 10
 _WARMUP = 10
+_BLOCK_ROWS = 262_144
 _MS, _RECALL = "filtered_ms_", "filtered_recall_"
 
 
@@ -39,9 +41,14 @@ class FilteredTruth:
             cut = CutRows(self._corpus, dim)
             kept = np.arange(len(cut)) if cut.kept is None else cut.kept
             which = kept[passing(len(cut), share)]
-            rows = self._corpus.take(which).rows
-            k = min(DEPTH, len(which))
-            self._found[dim, share] = which[exact_search(rows, self._queries, [dim], k=k)[dim].rows]
+            # Half of a corpus may be more than memory holds.
+            starts = range(0, len(which), _BLOCK_ROWS)
+            found = []
+            for start in starts:
+                rows = self._corpus.take(which[start : start + _BLOCK_ROWS]).rows
+                found.append(exact_search(rows, self._queries, [dim], k=min(DEPTH, len(rows))))
+            near = merged(found, list(starts), k=min(DEPTH, len(which)))[dim]
+            self._found[dim, share] = which[near.rows]
         return self._found[dim, share]
 
 

@@ -14,8 +14,11 @@ from itertools import pairwise, product
 from toolkit.errors import InstructionWarning, PlanError
 from toolkit.experiment.plan import FEWEST_NEIGHBOURS, IndexPlan, StagePlan, SweepPlan
 from toolkit.experiment.setting import RescoreStage, Setting
-from toolkit.search.backend import AUTO, IndexSpec, backend_of
+from toolkit.search.backend import AUTO, Backend, IndexSpec, backend_of, get_backend
 from toolkit.space import EmbeddingSpace, Instruction, Role
+
+# A plain scan of more float32 bytes than these copies nothing: it reads the vectors where they lie.
+SCANNED_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,26 @@ def _query_text(label: str, space: EmbeddingSpace) -> str:
 
 
 def lay_out(
-    plan: SweepPlan, dims: Sequence[int], full_dim: int, *, labels: Sequence[str] | None = None
+    plan: SweepPlan,
+    dims: Sequence[int],
+    full_dim: int,
+    *,
+    labels: Sequence[str] | None = None,
+    documents: int = 0,
 ) -> list[Build]:
     """Every build of a plan, by dimension, with the exact full-dimension reference among its settings.
 
     labels : the instructions to measure; the plan's own if not given. What the plan names twice is there
     once, with the search arguments of both.
+    documents : of the corpus. ``Flat`` of float32 that would take many GiB is scanned where its vectors lie, by the
+        exact backend, unless the plan names another.
     """
     labels = labels_of(plan) if labels is None else labels
     builds: dict[Setting, Build] = {}
     for dim, precision, (place, index) in product(dims, plan.precisions, enumerate(plan.indexes)):
         with _place(f"indexes[{place}]"):
-            backend = backend_of(index.backend, index.factory)
-        spec = IndexSpec(index.factory, precision, dim, index.build)
+            spec = IndexSpec(index.factory, precision, dim, index.build)
+            backend = _backend(index.backend, spec, documents)
         searches = index.search or backend.searches(spec)
         settings = _settings(plan, index, spec, searches, labels, full_dim)
         before = builds.setdefault(settings[0].build, Build(backend.name, spec, ()))
@@ -104,10 +114,17 @@ def lay_out(
         builds[settings[0].build] = replace(before, settings=joined, places=(*before.places, place))
     reference = Setting(full_dim)
     exact = IndexSpec("Flat", "float32", full_dim)
-    flat = builds.setdefault(reference, Build(backend_of(AUTO, "Flat").name, exact, ()))
+    flat = builds.setdefault(reference, Build(_backend(AUTO, exact, documents).name, exact, ()))
     wanted = (replace(reference, instruction=label) for label in labels)
     builds[reference] = replace(flat, settings=tuple(dict.fromkeys((*flat.settings, *wanted))))
     return list(builds.values())
+
+
+def _backend(name: str, spec: IndexSpec, documents: int) -> Backend:
+    plain = name == AUTO and (spec.index, spec.precision) == ("Flat", "float32") and not spec.build_args
+    if plain and 4 * spec.dim * documents > SCANNED_BYTES:
+        return get_backend("exact")
+    return backend_of(name, spec.index)
 
 
 def check_grid(plan: SweepPlan, builds: Sequence[Build], *, documents: int) -> None:

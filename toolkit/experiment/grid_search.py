@@ -131,7 +131,7 @@ def search_parts(
     timed, searched = {}, {}
     for documents in (*timed_sizes, *(size for size in parts.sizes if size not in timed_sizes)):
         part = store.part(documents, drawn=DRAWN)
-        corpus = part.mapped(vectors.corpus.take(parts.rows(documents)))
+        corpus = part.mapped(vectors.corpus, parts.rows(documents))
         if documents in timed_sizes:
             smaller = Searchable(corpus, vectors.queries)
             search_grid(part, builds, smaller, plan=plan, progress=progress)

@@ -38,7 +38,8 @@ class IndexPlan(_Plan):
     factory : the index as its backend names it: for FAISS a factory string, ``Flat``, ``HNSW32``,
         ``IVF256`` ..; the precision is swept apart. ``<backend>:<index>`` names both, ``exact`` is the
         exact scan, which needs no FAISS. ``<backend>@<uri>:<index>`` names the server too.
-    build : build arguments, for example ``{efConstruction = 80}``.
+    build : build arguments, for example ``{efConstruction = 80}``; ``{on_disk = 1}`` keeps the lists of FAISS's IVF
+        indexes in a file.
     search : search arguments, one setting each, for example ``[{efSearch = 32}, {efSearch = 128}]``;
         empty means the backend's curve for that kind of index.
     backend : ``faiss``, ``exact`` or any other that is installed; ``auto`` is FAISS, or for ``Flat`` where

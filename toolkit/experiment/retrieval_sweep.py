@@ -12,6 +12,7 @@ from functools import cached_property
 
 from toolkit.data.sets import RetrievalSet
 from toolkit.embedding.cache import VectorCache
+from toolkit.embedding.given import GivenVectors
 from toolkit.embedding.pipeline import embed_texts
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import DataError, ToolkitWarning
@@ -84,12 +85,12 @@ class RetrievalSweep:
             )
         _ = self.metrics
         known = self.plan.least_full_dim
-        self._check_grid(lay_out(self.plan, self.plan.dims_within(known), known))
+        self._check_grid(self._lay_out(self.plan.dims_within(known), known))
 
     def check_dims(self, full_dim: int | None) -> None:
         """Raise PlanError for a grid that cannot be built; None for a dimension not known yet."""
         if full_dim is not None:
-            self._check_grid(lay_out(self.plan, self.plan.dims_within(full_dim), full_dim))
+            self._check_grid(self._lay_out(self.plan.dims_within(full_dim), full_dim))
 
     def settings(self, space: EmbeddingSpace) -> list[Setting]:
         """Every row to be measured."""
@@ -104,10 +105,17 @@ class RetrievalSweep:
     ) -> Outlook:
         """What is known before anything long begins. there : settings that an earlier run searched."""
         plan, data, space = self.plan, self.data, embedder.space
+        if self._in_order(embedder) is not None:
+            return self._outlook(settings, there, space, encode_s=0.0)
         texts = [space.render(text, Role.DOCUMENT) for text in data.docs]
         for label in labels_of(plan, space):
             texts += [space.render(text, Role.QUERY, label) for text in (*data.queries, *data.unlabelled)]
-        done = set(there)
+        return self._outlook(settings, there, space, encode_s=encode_seconds(embedder, texts, cache))
+
+    def _outlook(
+        self, settings: Sequence[Setting], there: Sequence[Setting], space: EmbeddingSpace, *, encode_s: float
+    ) -> Outlook:
+        plan, data, done = self.plan, self.data, set(there)
         search_s = search_seconds(
             [one for one in settings if one not in done],
             plan,
@@ -117,35 +125,45 @@ class RetrievalSweep:
         )
         labelled = len(data.queries) if data.labelled else 0
         others = len(data.unlabelled) + len(data.queries) - labelled
-        encode_s = encode_seconds(embedder, texts, cache)
         return Outlook(labelled, others, len(settings), len(done), encode_s, search_s)
 
     def embed(self, embedder: Embedder, store: RawStore, *, cache: VectorCache, progress: bool) -> Searchable:
         """The corpus, in memory or mapped where it is large or later stages read it there; the queries."""
-        import psutil
-
-        plan, data = self.plan, self.data
-        size_bytes = len(data.docs) * embedder.space.full_dim * 4
-        mapped = bool(plan.rescore) or size_bytes > _MEMORY_SHARE * psutil.virtual_memory().available
-        corpus = embed_texts(
-            embedder,
-            data.docs,
-            role=Role.DOCUMENT,
-            cache=cache,
-            out=store.corpus_file(size_bytes) if mapped else None,
-            progress=progress,
-        )
+        data = self.data
+        corpus = self._in_order(embedder)
+        if corpus is None:
+            corpus = self._embed_corpus(embedder, store, cache=cache, progress=progress)
         queries, unlabelled = (
             {
                 label: embed_texts(
                     embedder, texts, role=Role.QUERY, instruction=label, cache=cache, progress=progress
                 )
-                for label in labels_of(plan, embedder.space)
+                for label in labels_of(self.plan, embedder.space)
                 if texts
             }
             for texts in (data.queries, data.unlabelled)
         )
         return Searchable(corpus, queries, unlabelled, data.unlabelled_hash)
+
+    def _in_order(self, embedder: Embedder) -> Vectors | None:
+        """The corpus's vectors where the embedder has them in a file, which is then read where it lies."""
+        return embedder.in_order(self.data.docs) if isinstance(embedder, GivenVectors) else None
+
+    def _embed_corpus(
+        self, embedder: Embedder, store: RawStore, *, cache: VectorCache, progress: bool
+    ) -> Vectors:
+        import psutil
+
+        size_bytes = len(self.data.docs) * embedder.space.full_dim * 4
+        mapped = bool(self.plan.rescore) or size_bytes > _MEMORY_SHARE * psutil.virtual_memory().available
+        return embed_texts(
+            embedder,
+            self.data.docs,
+            role=Role.DOCUMENT,
+            cache=cache,
+            out=store.corpus_file(size_bytes) if mapped else None,
+            progress=progress,
+        )
 
     def measure(
         self, store: RawStore, vectors: Searchable, space: EmbeddingSpace, *, progress: bool
@@ -183,7 +201,12 @@ class RetrievalSweep:
         return replace(tables, scaling=scaling, by_size=by_size)
 
     def _laid_out(self, dims: Sequence[int], space: EmbeddingSpace) -> list[Build]:
-        return lay_out(self.plan, dims, space.full_dim, labels=labels_of(self.plan, space))
+        return self._lay_out(dims, space.full_dim, labels=labels_of(self.plan, space))
+
+    def _lay_out(
+        self, dims: Sequence[int], full_dim: int, *, labels: Sequence[str] | None = None
+    ) -> list[Build]:
+        return lay_out(self.plan, dims, full_dim, labels=labels, documents=len(self.data.docs))
 
     def _check_grid(self, builds: Sequence[Build]) -> None:
         check_grid(self.plan, builds, documents=len(self.data.docs))

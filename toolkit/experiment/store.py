@@ -39,6 +39,7 @@ T = TypeVar("T")
 KINDS = ("*.neighbours.npz", "*.pairs.npz", "*.timing.npz", "*.build.json")
 _CORPUS = "corpus.npy"
 _STAMP = "identity"
+_COPIED_ROWS = 16_384
 # What reading a file that is cut short or has flipped bits can raise.
 _DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError, RuntimeError, NotImplementedError, TypeError)
 
@@ -80,11 +81,15 @@ class RawStore:
             with there.open("ab"):
                 return there
 
-    def mapped(self, vectors: Vectors) -> Vectors:
-        """The same vectors, memory-mapped from a file of this store."""
-        path = self.corpus_file(vectors.rows.nbytes)
+    def mapped(self, vectors: Vectors, rows: np.ndarray) -> Vectors:
+        """Some rows of the vectors, in that order, memory-mapped from a file of this store."""
+        whole = vectors.rows
+        path = self.corpus_file(whole.itemsize * whole.shape[1] * len(rows))
         with writing(path):
-            np.save(path, vectors.rows)
+            part = np.lib.format.open_memmap(path, "w+", whole.dtype, (len(rows), whole.shape[1]))
+            for start in range(0, len(rows), _COPIED_ROWS):
+                part[start : start + _COPIED_ROWS] = whole[rows[start : start + _COPIED_ROWS]]
+            part.flush()
         return Vectors.open(path)
 
     def drop_corpus(self) -> None:

@@ -48,11 +48,13 @@ def evaluate(
     wanted = [_by_trec(name) for name in metrics]
     judged = {query_id: dict(qrels.get(query_id, {})) for query_id in query_ids}
     evaluator = pytrec_eval.RelevanceEvaluator(judged, {metric.trec for metric in wanted})
-    ids = np.asarray(doc_ids, dtype=object)
+    # Only the ids that were found: a corpus can be far larger.
+    ids = {row: doc_ids[row] for row in np.unique(rows[rows >= 0]).tolist()}
     run = {}
     for query_id, found, nearness in zip(query_ids, rows, scores, strict=True):
         kept = found >= 0
-        run[query_id] = dict(zip(ids[found[kept]].tolist(), nearness[kept].tolist(), strict=True))
+        named = [ids[row] for row in found[kept].tolist()]
+        run[query_id] = dict(zip(named, nearness[kept].tolist(), strict=True))
     by_query = evaluator.evaluate(run)
     values = {}
     for metric in wanted:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.data.frames import numbered
 from toolkit.data.given import as_set
 from toolkit.data.load import load_dataset
 from toolkit.data.sets import PairSet, RetrievalSet
 from toolkit.embedding.cache import VectorCache
 from toolkit.embedding.config import AnyConfig
-from toolkit.embedding.given import vectors_of
+from toolkit.embedding.given import sides_of, vectors_of
 from toolkit.embedding.open import open_embedder
 from toolkit.embedding.protocol import Embedder
 from toolkit.errors import Interrupted, PlanError
@@ -70,6 +71,8 @@ def swept(
     if embedder is None or "embedder" in given:
         opened = None
     elif _are_rows(embedder):
+        if found is None and "data" not in chosen.model_fields_set:
+            found = numbered(*(len(side) for side in sides_of(embedder)))
         found = load_dataset(chosen.data) if found is None else found
         opened = _given_vectors(embedder, found)
         if not found.unlabelled and "max_unlabelled" not in chosen.model_fields_set:

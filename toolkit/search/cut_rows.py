@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from toolkit.errors import DimensionError
-from toolkit.vectors import Vectors
+from toolkit.vectors import Vectors, truncate
 
 BLOCK_ROWS = 16_384
 # Cut rows up to this size stay in memory for the next index; larger ones are cut anew, block by block.
@@ -42,8 +42,10 @@ class CutRows:
         """Corpus rows that are zero at this dimension, ascending; (m,) int64."""
         rows, found = self._vectors.rows, []
         for start in range(0, len(rows), BLOCK_ROWS):
-            zero = ~rows[start : start + BLOCK_ROWS, : self.dim].any(axis=1)
-            found.append(start + np.flatnonzero(zero))
+            block = rows[start : start + BLOCK_ROWS]
+            # Hardly any row begins with a zero, so hardly any is looked at further.
+            zero = np.flatnonzero(block[:, 0] == 0)
+            found.append(start + zero[~block[zero, : self.dim].any(axis=1)])
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     @cached_property
@@ -62,11 +64,26 @@ class CutRows:
         rows = self._vectors.at(self.dim)
         return rows if self.kept is None else rows[self.kept]
 
+    @property
+    def stored(self) -> np.ndarray:
+        """(documents, full_dim) rows as they are stored: an array, or a mapped file."""
+        return self._vectors.rows
+
+    @property
+    def prefixes(self) -> np.ndarray:
+        """(documents, dim) rows as they are stored, empty ones included, neither copied nor normalized."""
+        return self.stored[:, : self.dim]
+
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, (b, dim) float32 rows), so that a mapped file never loads whole."""
         for start in range(0, len(self), BLOCK_ROWS):
             end = min(start + BLOCK_ROWS, len(self))
-            yield start, self.all[start:end] if self.fits else self.take(np.arange(start, end))
+            if self.fits:
+                yield start, self.all[start:end]
+            elif self.kept is None:
+                yield start, truncate(self._vectors.rows[start:end], self.dim)
+            else:
+                yield start, self.take(np.arange(start, end))
 
     def take(self, which: np.ndarray) -> np.ndarray:
         """(m, dim) float32 rows, in that order."""

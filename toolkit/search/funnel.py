@@ -57,7 +57,7 @@ class Rescorer:
     @property
     def stored_bytes(self) -> int:
         """Bytes of the rows this stage may read, at its dimension, and of their norms."""
-        return self._rows.size * 4 + self._inverse.nbytes
+        return self._rows.nbytes + self._inverse.nbytes
 
     def best(self, queries: np.ndarray, candidates: np.ndarray, keep: int) -> Neighbours:
         """The `keep` best of each query's candidates, best first; equal scores by row, empty texts last.

@@ -1,6 +1,7 @@
 """The exact scan as an index backend: cut rows in memory, compared one by one. Needs no package beside numpy.
 
-Knows one index, ``Flat``, and one precision, ``float32``.
+Rows that are too many to be copied are scanned where they lie (`mapped.py`). Knows one index, ``Flat``, and one
+precision, ``float32``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from toolkit.search import threads as search_threads
 from toolkit.search.backend import BareSearch, IndexSpec
 from toolkit.search.cut_rows import CutRows
 from toolkit.search.exact.compute import Compute
+from toolkit.search.exact.mapped import MappedIndex, facts_path
 from toolkit.search.exact.search import exact_search
 from toolkit.search.filters import passing
 from toolkit.search.neighbours import Neighbours
@@ -69,10 +71,12 @@ class ExactBackend:
         """A builder of the one index there is."""
         return ExactBuilder(rows)
 
-    def load(self, path: Path) -> ExactIndex:
-        """Read rows from a file; raises ResultsError."""
+    def load(self, path: Path) -> ExactIndex | MappedIndex:
+        """Read rows from a file, or map it; raises ResultsError."""
         try:
-            facts = parse_json(_facts_path(path).read_bytes())
+            facts = parse_json(facts_path(path).read_bytes())
+            if "dim" in facts:
+                return MappedIndex.load(path, facts["dim"])
             with path.open("rb") as file:
                 rows = np.load(file, allow_pickle=False)
             return ExactIndex(rows, facts["steps_s"])
@@ -92,8 +96,10 @@ class ExactBuilder:
     def __init__(self, rows: CutRows) -> None:
         self._rows = rows
 
-    def build(self, spec: IndexSpec) -> ExactIndex:  # noqa: ARG002 - checked already, and only one exists
-        """The rows in memory."""
+    def build(self, spec: IndexSpec) -> ExactIndex | MappedIndex:  # noqa: ARG002 - checked already, and only one exists
+        """The rows in memory, or where they lie."""
+        if not self._rows.fits:
+            return MappedIndex(self._rows)
         began = perf_counter()
         rows = np.ascontiguousarray(self._rows.all)
         return ExactIndex(rows, {"add": perf_counter() - began})
@@ -174,7 +180,7 @@ class ExactIndex:
             with unfinished.open("wb") as file:
                 np.save(file, self._rows)
             unfinished.replace(path)
-            write_atomically(_facts_path(path), json.dumps({"steps_s": self.steps_s}).encode())
+            write_atomically(facts_path(path), json.dumps({"steps_s": self.steps_s}).encode())
         except OSError as error:
             raise ResultsError(f"index {path} cannot be written: {error.strerror}") from error
         finally:
@@ -193,7 +199,3 @@ class ExactIndex:
     def _scan(self, queries: np.ndarray, k: int) -> Neighbours:
         compute = Compute("numpy", "cpu", threads=search_threads.thread_count())
         return exact_search(self._rows, queries, [self.dim], k=k, compute=compute)[self.dim]
-
-
-def _facts_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")

@@ -17,8 +17,10 @@ from toolkit.search.faiss.factory import (
     check_arguments,
     check_setting,
     factory_string,
+    make_index,
 )
 from toolkit.search.faiss.index import BuiltIndex, threads
+from toolkit.search.faiss.on_disk import ON_DISK, check_on_disk
 from toolkit.search.faiss.scaled import bytes_added, scaled
 from toolkit.search.faiss.shared_builds import SharedBuilds
 from toolkit.vectors import Vectors
@@ -36,7 +38,7 @@ def build_index(
     """Cut `vectors` to `dim`, train on a sample and add them; empty texts come last in every search.
 
     index, precision : see `factory.factory_string`.
-    build_args : ``efConstruction`` (HNSW), ``niter`` (k-means rounds of IVF).
+    build_args : ``efConstruction`` (HNSW), ``niter`` (k-means rounds of IVF), ``on_disk=1`` (IVF: the lists in a file).
     seed : of the sample, of k-means and of graph levels.
 
     Raises PlanError for what FAISS would refuse. Several indexes of one corpus share what they have in
@@ -55,6 +57,8 @@ class FaissBackend(Curve):
         """Raise PlanError for what FAISS would refuse, MissingPackageError without FAISS."""
         factory = check_setting(spec.index, spec.precision, spec.dim, documents)
         check_arguments(factory, spec.build_args, known=BUILD_ARGUMENTS)
+        if ON_DISK in spec.build_args:
+            check_on_disk(make_index(factory, spec.dim), factory)
 
     def check_search(self, spec: IndexSpec, search_args: Mapping[str, int]) -> None:
         """Raise PlanError for an argument that is unknown, or that this index would ignore."""

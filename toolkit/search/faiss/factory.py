@@ -38,7 +38,9 @@ _BOUNDS = (
     ),
 )
 
-BUILD_ARGUMENTS = {"efConstruction": "HNSW", "niter": "IVF"}
+BUILD_ARGUMENTS = {"efConstruction": "HNSW", "niter": "IVF", "on_disk": "IVF"}
+# Arguments that are said or left out; others are numbers.
+_SWITCHES = ("on_disk",)
 SEARCH_ARGUMENTS = {"efSearch": "HNSW", "nprobe": "IVF"}
 
 
@@ -178,6 +180,8 @@ def check_arguments(factory: str, arguments: Mapping[str, int], *, known: Mappin
             raise PlanError(f"index {factory!r} has no {name}; it belongs to {known[name]} indexes")
         if value < 1:
             raise PlanError(f"{name}={value} of index {factory!r} must be at least 1")
+        if name in _SWITCHES and value != 1:
+            raise PlanError(f"{name}={value} of index {factory!r} must be 1, or be left out")
 
 
 def reason_of(error: Exception) -> str:

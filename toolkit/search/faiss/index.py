@@ -30,6 +30,7 @@ from toolkit.search.faiss.factory import (
     load_faiss,
     reason_of,
 )
+from toolkit.search.faiss.on_disk import ListsFile, lists_of_loaded, lists_path
 from toolkit.search.filters import passing
 from toolkit.search.neighbours import Neighbours
 
@@ -70,6 +71,7 @@ class BuiltIndex:
     dim : numbers of the vectors it was built from; queries have as many.
     steps_s : seconds of each step that an independent build needs: ``train``, ``add`` ..
     peak_bytes : highest resident memory of this process while building; 0 where it is not known.
+    lists : the file of its inverted lists, for an index whose lists are on disk.
     """
 
     index: faiss.Index | faiss.IndexBinary
@@ -77,6 +79,7 @@ class BuiltIndex:
     dim: int
     steps_s: Mapping[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
+    lists: ListsFile | None = None
 
     # FAISS's search releases the interpreter's lock and changes nothing in the index.
     thread_safe = True
@@ -93,7 +96,7 @@ class BuiltIndex:
 
     @cached_property
     def index_bytes(self) -> int:
-        """Length of ``faiss.serialize_index``, counted without holding a second copy in memory."""
+        """Length of ``faiss.serialize_index``, counted without holding a second copy in memory, and lists on disk."""
         faiss = load_faiss()
         lengths: list[int] = []
 
@@ -103,6 +106,9 @@ class BuiltIndex:
 
         writer = faiss.PyCallbackIOWriter(count)
         index = self._on_cpu()
+        if self.lists is not None:
+            self.lists.named()
+            lengths.append(self.lists.size_bytes)
         (faiss.write_index_binary if self.binary else faiss.write_index)(index, writer)
         return sum(lengths)
 
@@ -178,6 +184,9 @@ class BuiltIndex:
         path = Path(path)
         unfinished = path.with_name(f"{path.name}.unfinished")
         try:
+            if self.lists is not None:
+                self.lists.save(lists_path(path))
+                self.lists.named(lists_path(path).name)
             (faiss.write_index_binary if self.binary else faiss.write_index)(self._on_cpu(), str(unfinished))
             facts = {
                 "factory": self.factory,
@@ -186,6 +195,8 @@ class BuiltIndex:
                 "peak_bytes": self.peak_bytes,
                 "index_bytes": unfinished.stat().st_size,
             }
+            if self.lists is not None:
+                facts["lists_bytes"] = self.lists.size_bytes
             unfinished.replace(path)
             write_atomically(_facts_path(path), json.dumps(facts).encode())
         except (OSError, RuntimeError) as error:
@@ -202,17 +213,24 @@ class BuiltIndex:
             facts = parse_json(_facts_path(path).read_bytes())
             if path.stat().st_size != facts["index_bytes"]:
                 raise ResultsError(f"index {path} is not whole; delete it and build it again")
-            read = faiss.read_index_binary if is_binary(facts["factory"]) else faiss.read_index
-            index = read(str(path))
+            on_disk = "lists_bytes" in facts
+            if on_disk and lists_path(path).stat().st_size != facts["lists_bytes"]:
+                raise ResultsError(f"index {lists_path(path)} is not whole; delete it and build it again")
+            if is_binary(facts["factory"]):
+                index = faiss.read_index_binary(str(path))
+            else:
+                # Lists beside the index and nowhere else, whatever path a file may name.
+                index = faiss.read_index(str(path), faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR)
+            lists = lists_of_loaded(index, path) if on_disk else None
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise ResultsError(f"index {path} cannot be read: {reason_of(error)}") from error
-        return cls(index, facts["factory"], facts["dim"], facts["steps_s"], facts["peak_bytes"])
+        return cls(index, facts["factory"], facts["dim"], facts["steps_s"], facts["peak_bytes"], lists)
 
     def accelerated(self) -> BuiltIndex:
         """On this machine's first GPU where there is one, FAISS has a form of it for GPUs, and it fits.
 
-        Graphs, scalar codes and binary codes of some kinds have no such form. Warns (ToolkitWarning) for an
-        index that has one and finds no room.
+        Graphs, lists on disk, scalar codes and binary codes of some kinds have no such form. Warns (ToolkitWarning)
+        for an index that has one and finds no room.
         """
         if self.device == "gpu" or not load_faiss().get_num_gpus():
             return self
@@ -234,6 +252,8 @@ class BuiltIndex:
         """
         faiss = load_faiss()
         count = faiss.get_num_gpus()
+        if self.lists is not None:
+            raise PlanError(f"lists of {self.factory!r} are on disk, where no GPU reads them; keep it on CPU")
         if not count:
             raise PlanError(
                 "FAISS sees no GPU here; search on the CPU, or install 'embedding-toolkit[gpu]' beside a GPU"

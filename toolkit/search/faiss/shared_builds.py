@@ -13,9 +13,10 @@ Knows nothing of search arguments, files or the grid. Shared between precisions 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -33,6 +34,7 @@ from toolkit.search.faiss.factory import (
     make_index,
 )
 from toolkit.search.faiss.index import BuiltIndex, pack_signs
+from toolkit.search.faiss.on_disk import ON_DISK, ListsFile, OnDisk
 
 # k-means learns little from more than this (FAISS itself takes at most 256 a centroid and wants 39).
 _ROWS_PER_LIST = 64
@@ -80,17 +82,21 @@ class SharedBuilds:
         factory = check_setting(spec.index, spec.precision, self._dim, len(self._rows))
         arguments = dict(spec.build_args)
         check_arguments(factory, arguments, known=BUILD_ARGUMENTS)
+        on_disk = arguments.pop(ON_DISK, None)
+        lists = None
         with _peak_memory() as peak:
             if match := _GRAPH.fullmatch(factory):
                 made, steps_s = self._graph_over(factory, match[1], match[2], arguments)
             elif match := _LISTS.fullmatch(factory):
-                made, steps_s = self._lists_over(factory, match[1], arguments)
+                made, steps_s, lists = self._lists_over(factory, match[1], arguments, on_disk=bool(on_disk))
+            elif on_disk:
+                made, steps_s, lists = self._plain_on_disk(factory, arguments)
             elif factory.startswith(("SQ", "PQ")):
                 shared = self._codes_of(factory)
                 made, steps_s = shared.index, shared.steps_s
             else:
                 made, steps_s = self._plain(factory, arguments)
-        return BuiltIndex(made, factory, self._dim, steps_s, peak[0])
+        return BuiltIndex(made, factory, self._dim, steps_s, peak[0], lists)
 
     def _sample(self, lists: int) -> np.ndarray:
         """Cut rows to train on."""
@@ -99,18 +105,32 @@ class SharedBuilds:
 
     def _plain(self, factory: str, arguments: Mapping[str, int]) -> tuple[object, dict[str, float]]:
         """Train and add, sharing nothing."""
-        made = make_index(factory, self._dim)
-        inner = _configured(inner_index(made), arguments, self._seed)
-        encode = pack_signs if is_binary(factory) else np.ascontiguousarray
-        steps_s = {}
-        if not made.is_trained:
-            sample = encode(self._sample(getattr(inner, "nlist", 0)))
-            steps_s["train"] = _seconds(made.train, sample)
+        made, steps_s = self._trained(factory, arguments)
+        inner, encode = inner_index(made), _encoder(factory)
         if hasattr(inner, "hnsw"):
             steps_s["add"] = self._link(made, inner, encode)
         else:
             steps_s["add"] = sum(_seconds(made.add, encode(block)) for _, block in self._rows.blocks())
         return made, steps_s
+
+    def _plain_on_disk(
+        self, factory: str, arguments: Mapping[str, int]
+    ) -> tuple[object, dict[str, float], ListsFile]:
+        made, steps_s = self._trained(factory, arguments)
+        filler, add_s = OnDisk(made), 0.0
+        for _, block in self._rows.blocks():
+            add_s += _seconds(filler.add, np.ascontiguousarray(block), None)
+        began = perf_counter()
+        lists = filler.finish()
+        return made, {**steps_s, "add": add_s + perf_counter() - began}, lists
+
+    def _trained(self, factory: str, arguments: Mapping[str, int]) -> tuple[object, dict[str, float]]:
+        made = make_index(factory, self._dim)
+        inner = _configured(inner_index(made), arguments, self._seed)
+        if made.is_trained:
+            return made, {}
+        sample = _encoder(factory)(self._sample(getattr(inner, "nlist", 0)))
+        return made, {"train": _seconds(made.train, sample)}
 
     def _link(self, made, inner, encode) -> float:  # noqa: ANN001 - FAISS's objects
         """Add every row to a graph; seconds.
@@ -164,8 +184,8 @@ class SharedBuilds:
         return made, {**graph.steps_s, **codes.steps_s}
 
     def _lists_over(
-        self, factory: str, lists_name: str, arguments: Mapping[str, int]
-    ) -> tuple[object, dict[str, float]]:
+        self, factory: str, lists_name: str, arguments: Mapping[str, int], *, on_disk: bool
+    ) -> tuple[object, dict[str, float], ListsFile | None]:
         key = (lists_name, *sorted(arguments.items()))
         sample = self._sample(inner_index(make_index(factory, self._dim)).nlist)
         if key not in self._coarse:
@@ -177,11 +197,17 @@ class SharedBuilds:
         inner.quantizer.is_trained = True
         # With its coarse quantizer full, FAISS's train learns the codes alone.
         train_s = _seconds(made.train, sample)
-        add_s = 0.0
+        add_s, file = 0.0, None
+        filler = OnDisk(made) if on_disk else None
+        add = partial(_add_to_lists, made) if filler is None else filler.add
         for start, block in self._rows.blocks():
             lists = coarse.list_of_row[start : start + len(block)]
-            add_s += _seconds(_add_to_lists, made, np.ascontiguousarray(block), lists)
-        return made, {**coarse.steps_s, "train": train_s, "add": add_s}
+            add_s += _seconds(add, np.ascontiguousarray(block), lists)
+        if filler is not None:
+            began = perf_counter()
+            file = filler.finish()
+            add_s += perf_counter() - began
+        return made, {**coarse.steps_s, "train": train_s, "add": add_s}, file
 
     def _train_coarse(self, lists_name: str, arguments: Mapping[str, int], sample: np.ndarray) -> _Coarse:
         trained = _configured(make_index(f"{lists_name},Flat", self._dim), arguments, self._seed)
@@ -195,6 +221,10 @@ class SharedBuilds:
             lists[start : start + len(block)] = quantizer.search(block, 1)[1][:, 0]
             assign_s += perf_counter() - began
         return _Coarse(centroids, lists, {"coarse": coarse_s, "assign": assign_s})
+
+
+def _encoder(factory: str) -> Callable[[np.ndarray], np.ndarray]:
+    return pack_signs if is_binary(factory) else np.ascontiguousarray
 
 
 def _configured(index, arguments: Mapping[str, int], seed: int):  # noqa: ANN001
