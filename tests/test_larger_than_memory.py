@@ -101,6 +101,7 @@ def test_mapped_rows_are_handed_on_as_they_are_and_looked_up_one_by_one(mapped):
 def test_an_index_that_scans_a_file_is_kept_and_read_again(
     mapped, small_limits, tmp_path, copied, monkeypatch
 ):
+    os.link(tmp_path / "rows.npy", tmp_path / "a.index.mapped")  # what a kill between two steps leaves
     if copied:  # as between two disks
 
         def refused(*_names):
@@ -112,9 +113,8 @@ def test_an_index_that_scans_a_file_is_kept_and_read_again(
     exact = exact_search(mapped, QUERIES, [16], k=12)[16]
     before = (tmp_path / "rows.npy").read_bytes()
     built.save(tmp_path / "a.index")
-    assert (tmp_path / "rows.npy").stat().st_nlink == 1 + (not copied)
-    (tmp_path / "a.index.mapped").hardlink_to(tmp_path / "rows.npy")  # what a kill between two steps leaves
     built.save(tmp_path / "a.index")
+    assert (tmp_path / "rows.npy").stat().st_nlink == 1 + (not copied)
     again = load_index(backend, tmp_path / "a.index")
     for one in (built, again):
         found = one.search(truncate(QUERIES, 16), 12)
@@ -160,17 +160,15 @@ def test_lists_on_disk_find_what_lists_in_memory_do_and_are_kept(
     built.save(tmp_path / "a.index")
     assert not temporary.exists()
     built.save(tmp_path / "b.index")
-    (tmp_path / "a.index.lists").rename(tmp_path / "gone")  # b has lists of its own
+    size = built.index_bytes
+    (tmp_path / "a.index.lists").unlink()  # b has lists of its own
     again = load_index(get_backend("faiss"), tmp_path / "b.index")
     for one in (built, again):
         found = one.search(queries, 10, arguments)
         np.testing.assert_array_equal(found.rows, wanted.rows)
         np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
-    assert (
-        again.index_bytes
-        == pytest.approx(built.index_bytes, abs=100)
-        == pytest.approx(held.index_bytes, abs=1_000)
-    )
+    assert abs(again.index_bytes - size) < 100
+    assert abs(held.index_bytes - size) < 1_000
     passing = [one.filtered_search(5, 0.5, arguments)(queries)[1] for one in (held, again)]
     np.testing.assert_array_equal(*passing)
     assert again._inner.accelerated() is again._inner
