@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -219,3 +225,100 @@ def test_a_full_disk_is_said_before_faiss_writes_to_it(mapped, small_limits, mon
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: type("Usage", (), {"free": 100})())
     with pytest.raises(ResultsError, match="100 free; free some room, or set TMPDIR"):
         build_index(Vectors(mapped), DIM, index="IVF8", precision="pq", build_args={"on_disk": 1})
+
+
+# Private memory that may come on top of what the program has when its packages are loaded: half of what the rows
+# take as float32. The kernel refuses more.
+BOUNDED = """
+    import resource, sys, threading
+    from pathlib import Path
+    import numpy as np
+    import toolkit
+    import toolkit.experiment.grid, toolkit.search.cut_rows
+    threading.stack_size(1 << 20)
+    folder, rows, dim = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    toolkit.search.cut_rows._HELD_BYTES = toolkit.experiment.grid.SCANNED_BYTES = 1 << 20
+    def sweep(docs, queries, out):
+        return toolkit.sweep(
+            embedder=(docs, queries), dims=[64, dim], precisions=["pq"], k=10, out=folder / out, progress=False,
+            indexes=[{"factory": "IVF16", "build": {"niter": 2}, "search": [{"nprobe": 4}]},
+                     {"factory": "IVF16", "build": {"niter": 2, "on_disk": 1}, "search": [{"nprobe": 4}]}],
+            timing={"queries": 2, "rounds": 1, "threads": [1]})
+    docs = np.load(folder / "rows.npy", mmap_mode="r")
+    queries = np.asarray(docs[:8], dtype=np.float32)
+    np.save(folder / "few.npy", docs[:5_000])
+    sweep(np.load(folder / "few.npy", mmap_mode="r"), queries, "warm")  # loads what is loaded late
+    status = Path("/proc/self/status").read_text()
+    private = int(status.split("VmData:")[1].split()[0]) * 1024
+    limit = private + 4 * rows * dim // 2
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if sys.argv[4] == "copy":
+        docs = docs.astype(np.float32)
+    print(len(sweep(docs, queries, "out").frame()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="limits of private memory are Linux's")
+def test_a_sweep_of_a_file_stays_within_a_limit_that_a_float32_copy_breaks(tmp_path):
+    rows, dim = 300_000, 256
+    made = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float16, (rows, dim))
+    rng = np.random.default_rng(0)
+    for start in range(0, rows, 20_000):
+        made[start : start + 20_000] = rng.standard_normal((20_000, dim), dtype=np.float32)
+    made.flush()
+    done = {how: run_bounded(tmp_path, rows, dim, how) for how in ("mapped", "copy")}
+    assert done["mapped"].returncode == 0, done["mapped"].stderr[-2_000:]
+    assert done["mapped"].stdout.strip() == "5"
+    assert "MemoryError" in done["copy"].stderr
+
+
+def run_bounded(folder, rows, dim, how):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(BOUNDED), str(folder), str(rows), str(dim), how],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"},
+    )
+
+
+def run_benchmark(folder, *arguments):
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "scale.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--folder", str(folder), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=os.environ | {"PYTHONPATH": str(script.parents[1]), "TOOLKIT_CACHE": str(folder / "cache")},
+    )
+    assert done.returncode == 0, done.stderr[-3_000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory by kind is Linux's")
+def test_the_benchmark_of_sizes_measures_each_part_in_a_small_form(tmp_path):
+    rows = 6_000
+    found = run_benchmark(
+        tmp_path,
+        *("--parts", "cost_per_doc", "ten_million", "--sizes", 500, 2_000, "--rounds", 1),
+        *("--rows", rows, "--dim", 64, "--dims", 32, 64, "--lists", 16, "--queries", 20),
+    )
+    assert [one["documents"] for one in found["cost_per_doc"]] == [500, 2_000]
+    assert all(one["peak_private_gib"] >= one["private_gib_before"] > 0 for one in found["cost_per_doc"])
+    assert found["peak_gib_10m"] >= found["peak_private_gib_10m"] > 0
+    settings = {one["setting"]: one for one in found["ten_million"]["settings"]}
+    assert settings["64 float32 Flat"]["overlap@10"] == 1.0
+    kept = [settings[f"64 pq IVF16 {disk}nprobe=8"]["overlap@10"] for disk in ("", "build:on_disk=1 ")]
+    assert kept[0] == kept[1] > 0
+    assert not list(tmp_path.glob("tmp*"))
+
+
+@pytest.mark.skipif(
+    find_spec("ray") is None, reason="ray is not installed: pip install 'embedding-toolkit[ray]'"
+)
+def test_two_ray_workers_make_the_vectors_of_two_processes(tmp_path):
+    found = run_benchmark(tmp_path, "--parts", "ray", "--ray-documents", 400, 4_000)
+    assert found["ray_largest_difference"] < 1e-6
+    assert found["ray_vs_two_processes_with_start"] > 0
