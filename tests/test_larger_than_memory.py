@@ -227,8 +227,8 @@ def test_a_full_disk_is_said_before_faiss_writes_to_it(mapped, small_limits, mon
         build_index(Vectors(mapped), DIM, index="IVF8", precision="pq", build_args={"on_disk": 1})
 
 
-# Private memory that may come on top of what the program has when its packages are loaded: three quarters of what the
-# rows take as float32. The kernel refuses more.
+# Private memory that may come on top of what the program has when its packages are loaded: a little less than the rows
+# take as float32, ids and what an index trains on included. The kernel refuses more.
 BOUNDED = """
     import resource, sys, threading
     from pathlib import Path
@@ -250,7 +250,7 @@ BOUNDED = """
     sweep(np.load(folder / "few.npy", mmap_mode="r"), queries, "warm")  # loads what is loaded late
     status = Path("/proc/self/status").read_text()
     private = int(status.split("VmData:")[1].split()[0]) * 1024
-    limit = private + 3 * rows * dim
+    limit = private + 4 * rows * dim * 95 // 100
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     if sys.argv[4] == "copy":
         docs = docs.astype(np.float32)
