@@ -227,8 +227,8 @@ def test_a_full_disk_is_said_before_faiss_writes_to_it(mapped, small_limits, mon
         build_index(Vectors(mapped), DIM, index="IVF8", precision="pq", build_args={"on_disk": 1})
 
 
-# Private memory that may come on top of what the program has when its packages are loaded: a little less than the rows
-# take as float32, ids and what an index trains on included. The kernel refuses more.
+# Private memory that may come on top of what the program has when its packages are loaded: three quarters of what the
+# rows take as float32, ids and what an index trains on included. The kernel refuses more.
 BOUNDED = """
     import resource, sys, threading
     from pathlib import Path
@@ -250,7 +250,7 @@ BOUNDED = """
     sweep(np.load(folder / "few.npy", mmap_mode="r"), queries, "warm")  # loads what is loaded late
     status = Path("/proc/self/status").read_text()
     private = int(status.split("VmData:")[1].split()[0]) * 1024
-    limit = private + 4 * rows * dim * 95 // 100
+    limit = private + 3 * rows * dim
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     if sys.argv[4] == "copy":
         docs = docs.astype(np.float32)
@@ -260,7 +260,7 @@ BOUNDED = """
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="limits of private memory are Linux's")
 def test_a_sweep_of_a_file_stays_within_a_limit_that_a_float32_copy_breaks(tmp_path):
-    rows, dim = 300_000, 256
+    rows, dim = 600_000, 256
     made = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float16, (rows, dim))
     rng = np.random.default_rng(0)
     for start in range(0, rows, 20_000):
