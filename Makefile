@@ -9,7 +9,7 @@ DEMO := results/demo
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-mteb-versions test-mteb-oldest faults lint types docs core models notebooks lab clean
+.PHONY: help setup demo test test-mteb-versions test-mteb-oldest faults lint types docs core models notebooks screenshots lab clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -62,6 +62,9 @@ models: setup ## link the model all-MiniLM-L6-v2, which comes with the dev packa
 
 notebooks: setup ## run every notebook and write it as HTML into docs/notebooks/, which git ignores
 	$(BIN)/jupyter nbconvert --execute --ExecutePreprocessor.store_widget_state=False --to html --output-dir docs/notebooks notebooks/*.ipynb
+
+screenshots: setup ## use the notebooks in JupyterLab as the tests do, and keep pictures of it in results/screenshots/
+	SCREENSHOTS=results/screenshots $(BIN)/python -m pytest tests/test_jupyterlab.py
 
 lab: setup ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

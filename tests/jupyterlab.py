@@ -16,15 +16,19 @@ from threading import Thread
 
 import pytest
 
+_HEIGHT_PX = 1000
 # No news to ask for, and every cell in the page whether it is on the screen or not.
 _SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-_ERROR = "[data-mime-type='application/vnd.jupyter.error']"
+# The page shows an error as it shows what goes to stderr; the notebook's model tells them apart.
+_CELLS = "jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code')"
+_ERRORS = f"""{_CELLS}.flatMap(cell => cell.model.outputs.toJSON())
+  .filter(output => output.output_type === 'error').map(output => `${{output.ename}}: ${{output.evalue}}`)"""
 # Behind a cell that fails, the others do not run.
-_RAN = """error => document.querySelector(error) !== null
-  || [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(e => /\\[\\d+\\]/.test(e.textContent))"""
+_RAN = f"""() => {_CELLS}.every(cell => cell.model.executionState !== 'running')
+  && (({_ERRORS}).length > 0 || {_CELLS}.every(cell => cell.model.executionCount !== null))"""
 _CONTRAST = """node => {
   const paper = element => {
     for (; element; element = element.parentElement) {
@@ -53,10 +57,11 @@ class Lab:
     @contextmanager
     def open(self, browser, name: str) -> Iterator[Notebook]:
         """A notebook in a page of its own, its kernel ready; the kernel ends with it."""
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page = browser.new_page(viewport={"width": 1280, "height": _HEIGHT_PX})
         page.set_default_timeout(120_000)
         page.goto(f"{self.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{name}.ipynb?token={self.token}")
         page.locator(".jp-StatusBar-Left").get_by_text(re.compile(r"Python 3 .*\| Idle")).wait_for()
+        page.evaluate("jupyterapp.shell.collapseLeft()")
         try:
             yield Notebook(page)
         finally:
@@ -85,13 +90,29 @@ class Notebook:
 
     def wait_until_run(self) -> None:
         """Until every cell has run, without an error."""
-        self.page.wait_for_function(_RAN, arg=_ERROR, timeout=240_000)
-        assert self.errors.all_inner_texts() == []
+        self._wait_until_idle()
+        assert self.errors == []
+
+    def wait_until_stopped(self) -> None:
+        """Until no cell runs, because one of them ended in an error."""
+        self._wait_until_idle()
+        assert self.errors
+
+    def _wait_until_idle(self) -> None:
+        self.page.wait_for_function(_RAN, timeout=240_000)
 
     @property
-    def errors(self):
-        """Tracebacks shown."""
-        return self.page.locator(_ERROR)
+    def errors(self) -> list[str]:
+        """What cells ended with, other than well: ``name: message``."""
+        return self.page.evaluate(_ERRORS)
+
+    def select(self, words: str) -> None:
+        """Make the cell with these words in its code the current one."""
+        self.page.locator(".jp-CodeCell .jp-InputArea-editor", has_text=words).click()
+
+    def narrow(self, width_px: int) -> None:
+        """As in a window of this width."""
+        self.page.set_viewport_size({"width": width_px, "height": _HEIGHT_PX})
 
     def outputs(self, inside: str):
         """Elements in what cells gave."""
@@ -102,7 +123,7 @@ class Notebook:
         return element.evaluate(_CONTRAST)
 
     def picture(self, name: str) -> None:
-        """The screen as a small PNG in the folder that SCREENSHOTS names, if it does."""
+        """The screen as a small picture in the folder that SCREENSHOTS names, if it does."""
         if "SCREENSHOTS" not in os.environ:
             return
         from io import BytesIO
@@ -112,9 +133,7 @@ class Notebook:
         folder = Path(os.environ["SCREENSHOTS"])
         folder.mkdir(parents=True, exist_ok=True)
         with Image.open(BytesIO(self.page.screenshot())) as shot:
-            shot.convert("RGB").quantize(48, dither=Image.Dither.NONE).save(
-                folder / f"{name}.png", optimize=True
-            )
+            shot.convert("RGB").save(folder / f"{name}.webp", quality=50, method=6)
 
 
 @contextmanager
@@ -143,6 +162,7 @@ def jupyterlab(folder: Path) -> Iterator[Lab]:
     command += [
         "--ServerApp.ip=127.0.0.1",
         "--ServerApp.port_retries=0",
+        "--LabApp.expose_app_in_browser=True",
         f"--ServerApp.root_dir={places['notebooks']}",
     ]
     with subprocess.Popen(

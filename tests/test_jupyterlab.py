@@ -1,4 +1,4 @@
-"""A notebook in a real JupyterLab: run, read in both themes, its explorer moved and clicked."""
+"""Notebooks in a real JupyterLab: run, interrupted, read in both themes, their widgets used by mouse and keyboard."""
 
 import itertools
 import re
@@ -13,8 +13,10 @@ from tests.browser import chromium
 from tests.jupyterlab import jupyterlab
 from tests.sweeps import NAMES
 from tests.test_notebooks import SMALL, with_parameters
+from toolkit.judge.journal import JOURNAL, Journal
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+QUICKSTART, TRADEOFFS, YOUR_DATA = "01_quickstart", "03_tradeoffs", "07_your_data"
 
 
 def own_files(folder):
@@ -30,10 +32,21 @@ def own_files(folder):
     return folder
 
 
-def mine(name, files):
-    """A notebook as a person would change it for their own files."""
+def notebook_with(name, **values):
+    """A notebook with other parameters."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    with_parameters(notebook, SMALL[name][0] | {"data": f"csv:{files}"})
+    with_parameters(notebook, SMALL[name][0] | values)
+    return notebook
+
+
+def up_to_judging(notebook):
+    """Without the cell that answers in a person's place, and those that need its answers."""
+    [place] = [
+        i
+        for i, cell in enumerate(notebook.cells)
+        if "results.judge(" in cell.source and "\njudging" in cell.source
+    ]
+    notebook.cells = notebook.cells[: place + 1]
     return notebook
 
 
@@ -47,7 +60,12 @@ def browser():
 def lab(browser, tmp_path_factory):
     with jupyterlab(tmp_path_factory.mktemp("lab")) as found:
         files = own_files(found.folder.parent / "files")
-        nbformat.write(mine("03_tradeoffs", files), found.folder / "03_tradeoffs.ipynb")
+        for name, notebook in {
+            QUICKSTART: notebook_with(QUICKSTART, dims=[32, 64, 96, 128, 192]),
+            TRADEOFFS: notebook_with(TRADEOFFS, data=f"csv:{files}"),
+            YOUR_DATA: up_to_judging(notebook_with(YOUR_DATA)),
+        }.items():
+            nbformat.write(notebook, found.folder / f"{name}.ipynb")
         yield found
 
 
@@ -58,6 +76,16 @@ def notebook(request, lab, browser):
         yield found
 
 
+def first_file(folder, pattern, *, within_s=120):
+    """The first file to appear below a folder."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        for path in folder.glob(pattern):
+            return path
+        time.sleep(0.02)
+    pytest.fail(f"no {pattern} in {folder} within {within_s} s")
+
+
 def reads_in_both_themes(notebook, *elements):
     """Text of 4.5:1 at least, as WCAG 2 asks for."""
     for theme in ("Dark", "Light"):
@@ -66,7 +94,37 @@ def reads_in_both_themes(notebook, *elements):
             assert notebook.contrast(element) >= 4.5, (theme, element)
 
 
-@pytest.mark.parametrize("notebook", ["03_tradeoffs"], indirect=True)
+@pytest.mark.parametrize("notebook", [QUICKSTART], indirect=True)
+def test_an_interrupted_sweep_goes_on_and_its_views_read_in_both_themes(notebook, lab):
+    notebook.menu("Run", "Run All Cells")
+    first_file(lab.folder.parent / "tmp", "*/quickstart/raw/*.neighbours.npz")
+    notebook.menu("Kernel", "Interrupt Kernel")
+    notebook.wait_until_stopped()
+    [error] = notebook.errors
+    assert error.startswith("Interrupted: stopped; what was computed so far is kept")
+    notebook.page.get_by_text(error).wait_for()
+
+    notebook.select("results = toolkit.sweep(")
+    notebook.menu("Run", "Run Selected Cell and All Below")
+    notebook.wait_until_run()
+    [said] = notebook.outputs("pre").filter(has_text="continued: ").all_inner_texts()
+    kept, of = map(int, re.search(r"continued: (\d+) of (\d+) settings", said).groups())
+    assert 0 < kept <= of == 18
+
+    charts = notebook.outputs(".toolkit-chart svg")
+    assert charts.count() >= 2
+    reads_in_both_themes(
+        notebook,
+        *(charts.nth(place).locator("use").first for place in range(charts.count())),
+        notebook.outputs("td").first,
+        notebook.outputs("th").first,
+    )
+    notebook.theme("Dark")
+    charts.last.scroll_into_view_if_needed()
+    notebook.picture("quickstart-dark")
+
+
+@pytest.mark.parametrize("notebook", [TRADEOFFS], indirect=True)
 def test_the_explorer_follows_a_slider_and_a_click(notebook, record_property):
     page = notebook.page
     notebook.menu("Run", "Run All Cells")
@@ -83,6 +141,16 @@ def test_the_explorer_follows_a_slider_and_a_click(notebook, record_property):
         explorer.locator("td").first,
         explorer.locator("pre").first,
     )
+    assert (
+        explorer.locator("select").first.evaluate("list => list.selectedOptions[0].label")
+        == "the recommended one"
+    )
+    cut = [
+        button.inner_text()
+        for button in explorer.locator(".widget-toggle-button").all()
+        if button.evaluate("node => node.scrollWidth > node.clientWidth")
+    ]
+    assert cut == []
     explorer.scroll_into_view_if_needed()
     notebook.picture("explorer-light")
 
@@ -118,3 +186,53 @@ def test_the_explorer_follows_a_slider_and_a_click(notebook, record_property):
     notebook.theme("Dark")
     explorer.scroll_into_view_if_needed()
     notebook.picture("explorer-dark")
+    notebook.narrow(480)
+    explorer.locator(".js-plotly-plot").first.scroll_into_view_if_needed()
+    notebook.picture("explorer-narrow")
+
+
+@pytest.mark.parametrize("notebook", [YOUR_DATA], indirect=True)
+def test_pairs_are_judged_from_the_keyboard_and_kept_at_every_press(notebook, lab):
+    page = notebook.page
+    notebook.menu("Run", "Run All Cells")
+    notebook.wait_until_run()
+    judging = page.locator(".toolkit-judge")
+    reads_in_both_themes(
+        notebook,
+        notebook.outputs(".toolkit-chart svg").first.locator("use").first,
+        notebook.outputs("td").first,
+        judging.locator(".widget-html-content").first,
+        judging.locator("button").first,
+    )
+    folder = first_file(lab.folder.parent / "tmp", "*/without-judgements")
+    texts = pd.read_csv(folder.parent / "documents.csv").set_index("id")["text"]
+    questions = pd.read_csv(folder.parent / "queries.csv").set_index("id")["text"]
+
+    def press(key):
+        """Type it into the field; returns the query and the document that it was about."""
+        shown = judging.inner_text()
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "shown => document.querySelector('.toolkit-judge').innerText !== shown", arg=shown
+        )
+        return shown
+
+    judging.locator("input").click()
+    # Outside a field, 0 pressed twice restarts JupyterLab's kernel.
+    shown = [press(key) for key in "200u3"]
+    assert page.locator(".jp-Dialog").count() == 0
+    answers = Journal(folder / "judgements" / JOURNAL).answers
+    assert [one.gain for one in answers if one.doc_id] == [2, 0, 0, None, 3]
+    given = [one for one in answers if one.doc_id]
+    for words, one in zip(shown[:3], given[:3], strict=True):
+        assert words_of(questions[one.query_id]) in words_of(words)
+        assert words_of(texts[one.doc_id]) in words_of(words)
+    assert given[2].doc_id == given[3].doc_id == given[4].doc_id
+    assert shown[4] == shown[2], "what was taken back is asked again"
+    judging.scroll_into_view_if_needed()
+    notebook.picture("judging-light")
+
+
+def words_of(text):
+    """A text without its line breaks and spaces, which a page shows in its own way."""
+    return "".join(text.split())

@@ -21,3 +21,11 @@ def test_recorded_results_are_small():
     files = tracked("results")
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
     assert not [path for path in files if path.suffix in {".png", ".svg"}]
+
+
+def test_screenshots_are_few_and_small():
+    """What `make screenshots` writes, looked at before it is committed; it stays in the history for good."""
+    files = tracked("results/screenshots")
+    assert files
+    assert {path.suffix for path in files} == {".webp"}
+    assert sum(path.stat().st_size for path in files) < 300_000
